@@ -1,0 +1,1 @@
+"""Scores in plain numpy, every definition named and sourced."""

@@ -1,0 +1,248 @@
+"""Loading a pretrained encoder from a folder, offline, in float32, and fitting it to the run."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from safetensors import SafetensorError
+from torch import nn
+from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
+
+from kernel_lib.errors import BackboneError, SettingsError
+from kernel_lib.runtime.paths import input_folders, input_root
+
+WEIGHT_FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+DROPOUT_KEYS = (
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+    "hidden_dropout",
+    "attention_dropout",
+    "embedding_dropout",
+    "mlp_dropout",
+)
+FREEZE_TABLE = {
+    # (model type, hidden, layers): lowest layers frozen, the embeddings with them. These are the
+    # families that do not fit a 16 GB card otherwise; from the FB3 notebook the kit starts from.
+    ("deberta-v2", 1536, 48): 24,  # v2-xxlarge
+    ("deberta-v2", 1536, 24): 12,  # v2-xlarge
+    ("deberta", 1024, 24): 16,  # large (v1)
+    ("deberta", 1024, 48): 36,  # xlarge (v1)
+    ("funnel", 1024, 24): 1,  # xlarge: blocks, not layers
+    ("funnel", 1024, 16): 1,  # large
+}
+_LAYER = re.compile(r"(?:^|\.)(?:layer|layers|blocks|h)\.(\d+)(?:\.|$)")
+
+
+def layer_index(name: str) -> int | None:
+    """The number of the encoder layer in a parameter's or module's name, None outside layers.
+
+    Example: ``encoder.layer.3.output.dense.bias`` gives 3, ``encoder.rel_embeddings.weight`` None.
+    """
+    match = _LAYER.search(name)
+    return int(match.group(1)) if match else None
+
+
+def find_backbone(name: str) -> Path:
+    """The folder of a pretrained encoder.
+
+    Args:
+        name: a path, or the name of a folder anywhere under the inputs that holds a ``config.json``
+            (directly, or in one of its sub-folders, as Kaggle Models are mounted).
+
+    Raises:
+        BackboneError: there is none, or several; a hub name is never looked up on a network.
+    """
+    if Path(name).is_dir():
+        return Path(name)
+    wanted = Path(name).name
+    found = [
+        folder
+        for folder in input_folders()
+        if wanted in folder.relative_to(input_root()).parts and (folder / "config.json").is_file()
+    ]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        listed = ", ".join(map(str, found))
+        raise BackboneError(f"backbone={name!r} fits several folders: {listed}. Give a path.")
+    hint = (
+        "It reads like a hub name, and nothing is ever downloaded here. "
+        if re.fullmatch(r"[\w.-]+/[\w.-]+", name)
+        else ""
+    )
+    raise BackboneError(
+        f"backbone={name!r} is no folder, and no folder of that name with a config.json is under "
+        f"{input_root()}. {hint}Attach the model's files as an input, or give their path."
+    )
+
+
+def load_backbone(folder: Path, *, dropout: float, attention: str | None = None) -> PreTrainedModel:
+    """The pretrained encoder of a folder, with float32 weights, every one of them from the file.
+
+    transformers 5 loads in the file's own type by default, and DeBERTa-v3's files are float16:
+    such weights cannot be trained with a loss scaler.
+
+    Args:
+        folder: holds ``config.json`` and the weights, as safetensors or as ``pytorch_model.bin``
+            (which transformers reads with torch's weights-only loader).
+        dropout: the probability for all of the encoder's dropouts.
+        attention: transformers' ``attn_implementation``; None: its default.
+
+    Raises:
+        BackboneError: files are missing or damaged, or lack weights that the encoder needs.
+    """
+    config = read_config(folder)
+    if not any((folder / file).is_file() for file in WEIGHT_FILES):
+        raise BackboneError(f"{folder} has no weights: none of {', '.join(WEIGHT_FILES)}.")
+    for key in DROPOUT_KEYS:
+        if isinstance(getattr(config, key, None), float | int):
+            setattr(config, key, dropout)
+    _quiet_transformers()
+    options: dict[str, Any] = {} if attention is None else {"attn_implementation": attention}
+    try:
+        backbone, loading = AutoModel.from_pretrained(
+            folder,
+            config=config,
+            dtype=torch.float32,
+            local_files_only=True,
+            output_loading_info=True,
+            **options,
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise BackboneError(f"the weights in {folder} cannot be loaded: {error}") from error
+    missing = [name for name in loading["missing_keys"] if not name.startswith("pooler.")]
+    wrong = [*missing, *(str(entry) for entry in loading["mismatched_keys"])]
+    if wrong:
+        raise BackboneError(
+            f"{folder}: {len(wrong)} weights of the encoder are missing or of another shape "
+            f"({', '.join(sorted(wrong)[:3])}, ...). Is config.json of the same model?"
+        )
+    return _without_pooler(backbone)
+
+
+def read_config(folder: Path) -> PreTrainedConfig:
+    """The ``config.json`` of a folder. Raises BackboneError when it is missing or not usable."""
+    if not (folder / "config.json").is_file():
+        state = "has no config.json" if folder.is_dir() else "does not exist"
+        raise BackboneError(f"the backbone folder {folder} {state}.")
+    try:
+        return AutoConfig.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise BackboneError(f"{folder}/config.json cannot be used: {error}") from error
+
+
+def build_backbone(folder: Path) -> PreTrainedModel:
+    """The encoder that a fold's ``config.json`` describes, its weights to be loaded afterwards."""
+    _quiet_transformers()
+    config = read_config(folder)
+    return _without_pooler(AutoModel.from_config(config, dtype=torch.float32))
+
+
+def fit_embeddings(backbone: Any, tokenizer: Any) -> None:
+    """Gives every token of the tokenizer a row in the embedding table, and new tokens a fair start.
+
+    DeBERTa-v3 has 128,100 rows for 128,001 tokens, so a new token finds a row there already, and
+    the table must not shrink to the tokenizer's size; BERT's table grows. A row that pretraining
+    never met starts as the mean of those it met.
+
+    Args:
+        backbone: the encoder, changed in place.
+        tokenizer: the run's tokenizer; its tokens beyond the pretrained ones are the new ones.
+    """
+    table: torch.Tensor = backbone.get_input_embeddings().weight
+    added = sorted(
+        index for index, token in tokenizer.added_tokens_decoder.items() if not token.special
+    )
+    if len(tokenizer) > len(table):
+        backbone.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+        table = backbone.get_input_embeddings().weight
+    if added:
+        with torch.no_grad():
+            table[added] = table[: min(added)].mean(dim=0)
+
+
+def freeze(
+    backbone: PreTrainedModel, *, embeddings: bool | None, layers: int | None
+) -> tuple[bool, int]:
+    """Stops the lowest parts of the encoder from training.
+
+    Args:
+        backbone: the encoder, changed in place.
+        embeddings: whether the embeddings freeze; None: as ``FREEZE_TABLE`` says.
+        layers: how many of the lowest layers freeze; None: as ``FREEZE_TABLE`` says.
+
+    Returns:
+        What was frozen: embeddings or not, and the number of layers.
+
+    Raises:
+        SettingsError: more layers than the encoder has.
+    """
+    config = backbone.config
+    family = (config.model_type, config.hidden_size, config.num_hidden_layers)
+    by_table = FREEZE_TABLE.get(family, 0)
+    embeddings = by_table > 0 if embeddings is None else embeddings
+    layers = by_table if layers is None else layers
+    count = _count_layers(backbone)
+    if layers > count:
+        raise SettingsError(f"freeze_layers={layers}, but the encoder has {count} layers.")
+    for name, parameter in backbone.named_parameters():
+        index = layer_index(name)
+        if (index is not None and index < layers) or (
+            embeddings and name.startswith("embeddings.")
+        ):
+            parameter.requires_grad_(False)
+    return embeddings, layers
+
+
+def reinitialise(backbone: PreTrainedModel, layers: int) -> None:
+    """Draws the weights of the top layers anew (Zhang et al. 2021, arXiv 2006.05987).
+
+    Linear and embedding weights from N(0, initializer_range), biases 0, LayerNorms (1, 0).
+
+    Raises:
+        SettingsError: more layers than the encoder has.
+    """
+    count = _count_layers(backbone)
+    if layers > count:
+        raise SettingsError(f"reinit_layers={layers}, but the encoder has {count} layers.")
+    deviation = getattr(backbone.config, "initializer_range", 0.02)
+    for name, module in backbone.named_modules():
+        index = layer_index(name)
+        if index is None or index < count - layers:
+            continue
+        if isinstance(module, nn.Linear | nn.Embedding):
+            nn.init.normal_(module.weight, std=deviation)
+            if isinstance(module, nn.Linear) and module.bias is not None:
+                nn.init.zeros_(module.bias)
+            if isinstance(module, nn.Embedding) and module.padding_idx is not None:
+                nn.init.zeros_(module.weight[module.padding_idx])
+        elif isinstance(module, nn.LayerNorm):
+            nn.init.ones_(module.weight)
+            nn.init.zeros_(module.bias)
+
+
+def _count_layers(backbone: PreTrainedModel) -> int:
+    indices = (layer_index(name) for name, _ in backbone.named_parameters())
+    return 1 + max((index for index in indices if index is not None), default=-1)
+
+
+def _without_pooler(backbone: Any) -> PreTrainedModel:
+    """BERT's own pooler is never used here; left in, it would be weight that nothing trains."""
+    if getattr(backbone, "pooler", None) is not None:
+        backbone.pooler = None
+    encoder: PreTrainedModel = backbone
+    return encoder
+
+
+def _quiet_transformers() -> None:
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()

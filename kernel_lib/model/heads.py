@@ -1,0 +1,48 @@
+"""The whole model: backbone, pooling, and the head on top."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from kernel_lib.model.pooling import Pooling
+from kernel_lib.text.batches import Batch
+
+
+class PooledModel(nn.Module):
+    """Encoder, pooling, dropout and one linear layer.
+
+    Weight files and layer-wise rates go by the names ``backbone``, ``pooling`` and ``head``.
+
+    Args:
+        backbone: the encoder.
+        pooling: from ``make_pooling``.
+        num_outputs: values to predict for a text.
+        dropout: before the linear layer.
+    """
+
+    def __init__(
+        self, backbone: PreTrainedModel, pooling: Pooling, *, num_outputs: int, dropout: float
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.pooling = pooling
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(pooling.output_size, num_outputs)
+        nn.init.normal_(self.head.weight, std=getattr(backbone.config, "initializer_range", 0.02))
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """``(batch, num_outputs)``, float32 whatever the autocast says."""
+        encoded = self.backbone(
+            input_ids=batch.input_ids,
+            attention_mask=batch.attention_mask,
+            output_hidden_states=self.pooling.needs_all_layers,
+        )
+        states = (
+            encoded.hidden_states if self.pooling.needs_all_layers else (encoded.last_hidden_state,)
+        )
+        pooled = self.pooling(states, batch.attention_mask)
+        with torch.autocast(pooled.device.type, enabled=False):
+            return self.head(self.dropout(pooled.float()))

@@ -1,0 +1,1 @@
+"""What only the laptop needs: running notebooks, the demo, making its material."""

@@ -1,0 +1,82 @@
+"""Executes a notebook file as Kaggle does: a fresh process, top to bottom, in an empty folder."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+
+from kernel_lib.errors import KernelLibError
+
+
+# tqdm asks for widgets that only a browser could show.
+QUIET = "ignore:IProgress not found"
+
+
+class NotebookError(KernelLibError):
+    """A cell of an executed notebook raised."""
+
+
+class _EchoingClient(NotebookClient):
+    """Shows what the notebook prints while it runs, progress bars included."""
+
+    def output(self, outs: Any, msg: Any, display_id: Any, cell_index: int) -> Any:
+        content = msg["content"]
+        if msg["msg_type"] == "stream":
+            target = sys.stderr if content["name"] == "stderr" else sys.stdout
+            print(content["text"], end="", file=target, flush=True)
+        return super().output(outs, msg, display_id, cell_index)
+
+
+def execute_notebook(
+    notebook: Path,
+    *,
+    work_folder: Path,
+    executed: Path,
+    environment: Mapping[str, str],
+    echo: bool = True,
+    cell_timeout_seconds: float | None = None,
+) -> nbformat.NotebookNode:
+    """Runs a notebook in a kernel of this Python and keeps what it printed.
+
+    Args:
+        notebook: the ``.ipynb`` to run; not changed.
+        work_folder: the kernel's working directory.
+        executed: where the notebook goes with its outputs, also when a cell fails.
+        environment: variables added to this process's environment for the kernel.
+        echo: show what is printed as it comes.
+        cell_timeout_seconds: longest time for a cell; None: no limit.
+
+    Returns:
+        The executed notebook.
+
+    Raises:
+        NotebookError: a cell raised; the message is the cell's own error.
+    """
+    content = nbformat.read(notebook, as_version=4)
+    client_class = _EchoingClient if echo else NotebookClient
+    client = client_class(
+        content, timeout=cell_timeout_seconds, resources={"metadata": {"path": str(work_folder)}}
+    )
+    manager: Any = client.create_kernel_manager()
+    # The kernel is this very Python, not whatever kernelspec of that name is installed.
+    manager.kernel_spec.argv[0] = sys.executable
+    manager.transport = "ipc"  # no TCP port for anybody to connect to
+    work_folder.mkdir(parents=True, exist_ok=True)
+    try:
+        client.execute(env={**os.environ, "PYTHONWARNINGS": QUIET, **environment})
+    except CellExecutionError as error:
+        lines = error.traceback.strip().splitlines() or [str(error)]
+        raise NotebookError(
+            f"{notebook.name}: {error.ename}: {error.evalue}\n" + "\n".join(lines[-12:])
+        ) from None
+    finally:
+        executed.parent.mkdir(parents=True, exist_ok=True)
+        nbformat.write(content, executed)
+    return content

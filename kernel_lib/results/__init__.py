@@ -1,0 +1,1 @@
+"""From fold weights to what is handed in and looked at."""

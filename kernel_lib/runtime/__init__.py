@@ -1,0 +1,1 @@
+"""Where we run: paths, files, device, clock, progress."""

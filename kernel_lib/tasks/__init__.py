@@ -1,0 +1,1 @@
+"""What a competition adds to the kit: settings, encoding, model, loss, scores. One file a task."""

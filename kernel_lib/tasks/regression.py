@@ -1,0 +1,235 @@
+"""Scoring texts on several scales: FB3, "Feedback Prize - English Language Learning".
+
+Another competition of this kind needs other column names and another range, nothing more.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from kernel_lib.config import TrainingSettings, setting
+from kernel_lib.errors import SettingsError
+from kernel_lib.metrics.regression import mcrmse_standard_error, rmse_by_column
+from kernel_lib.model.backbone import (
+    build_backbone,
+    fit_embeddings,
+    freeze,
+    load_backbone,
+    reinitialise,
+)
+from kernel_lib.model.heads import PooledModel
+from kernel_lib.model.pooling import make_pooling
+from kernel_lib.runtime.paths import find_folder
+from kernel_lib.text.batches import Batch, Example, encode_texts
+from kernel_lib.text.folds import make_folds
+from kernel_lib.text.tables import numeric_columns, read_table
+from kernel_lib.training.losses import make_loss
+
+FB3_COLUMNS = ("cohesion", "syntax", "vocabulary", "phraseology", "grammar", "conventions")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegressionSettings(TrainingSettings):
+    """Settings of a regression run; the defaults are FB3's."""
+
+    competition: str = setting("feedback-prize-english-language-learning", changes_result=False)
+    """Slug of the competition: the name of the folder its files are mounted in."""
+    id_column: str = setting("text_id")
+    text_column: str = setting("full_text")
+    target_columns: tuple[str, ...] = setting(FB3_COLUMNS)
+    target_min: float = setting(1.0)
+    target_max: float = setting(5.0)
+    """Predictions are clipped to this range; targets outside it are an error."""
+    loss: str = setting("smooth_l1", choices=("smooth_l1", "mse", "mcrmse", "elementwise_l1"))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.target_min < self.target_max:
+            raise SettingsError(
+                f"target_min={self.target_min} must be below target_max={self.target_max}."
+            )
+        if not self.target_columns:
+            raise SettingsError("target_columns is empty: there is nothing to predict.")
+
+
+class RegressionTask:
+    """Reads, encodes, models and scores texts with several numeric targets.
+
+    Args:
+        settings: of the run.
+    """
+
+    name = "fb3"
+    score_name = "mcrmse"
+    lower_is_better = True
+
+    def __init__(self, settings: RegressionSettings) -> None:
+        self._settings = settings
+        self._loss = make_loss(settings.loss)
+
+    @property
+    def settings(self) -> RegressionSettings:
+        """The run's settings."""
+        return self._settings
+
+    def read_train(self) -> pd.DataFrame:
+        """The training rows: id, text, targets as float64, and whatever else the file has.
+
+        Raises:
+            DataError: a file, column, id or target is missing or wrong.
+        """
+        s = self.settings
+        path = self._folder(s.data_dir, ("train.csv",)) / "train.csv"
+        frame = read_table(path, columns=(s.text_column, *s.target_columns), id_column=s.id_column)
+        frame = numeric_columns(
+            frame,
+            s.target_columns,
+            id_column=s.id_column,
+            lowest=s.target_min,
+            highest=s.target_max,
+            source=path,
+        )
+        if s.max_rows and s.max_rows < len(frame):
+            frame = frame.sample(s.max_rows, random_state=s.seed).reset_index(drop=True)
+        self._warn_about_empty_texts(frame, path)
+        return frame
+
+    def read_test(self, data_dir: str = "") -> tuple[pd.DataFrame, Path]:
+        """The test rows, and the path of the sample submission beside them.
+
+        Args:
+            data_dir: a folder; empty: look under the inputs.
+
+        Raises:
+            DataError: as for :meth:`read_train`.
+        """
+        s = self.settings
+        folder = self._folder(data_dir, ("test.csv", "sample_submission.csv"))
+        path = folder / "test.csv"
+        frame = read_table(path, columns=(s.text_column,), id_column=s.id_column)
+        self._warn_about_empty_texts(frame, path)
+        return frame, folder / "sample_submission.csv"
+
+    def folds(self, frame: pd.DataFrame) -> NDArray[np.int64]:
+        """The fold of each training row, ``(rows,)``. Raises DataError for too few rows."""
+        s = self.settings
+        return make_folds(
+            frame,
+            scheme=s.fold_scheme,
+            n_folds=s.n_folds,
+            seed=s.seed,
+            target_columns=s.target_columns,
+            group_column=s.group_column,
+        )
+
+    def encode(self, frame: pd.DataFrame, tokenizer: PreTrainedTokenizerBase) -> list[Example]:
+        """An example a row, in the frame's order; with targets where the frame has them."""
+        s = self.settings
+        ids = frame[s.id_column].tolist()
+        encoded = encode_texts(tokenizer, frame[s.text_column].tolist(), max_length=s.max_length)
+        if not set(s.target_columns) <= set(frame.columns):
+            return [Example(row_id, tokens) for row_id, tokens in zip(ids, encoded, strict=True)]
+        targets = frame[list(s.target_columns)].to_numpy(np.float32)
+        return [
+            Example(row_id, tokens, target)
+            for row_id, tokens, target in zip(ids, encoded, targets, strict=True)
+        ]
+
+    def build_model(
+        self, backbone: Path, tokenizer: PreTrainedTokenizerBase, train: Sequence[Example]
+    ) -> PooledModel:
+        """The model with pretrained weights, parts of it frozen or drawn anew as the settings say.
+
+        The head's bias starts at the training rows' mean: at a rate of 5e-5 the first epoch would
+        go into finding it.
+        """
+        s = self.settings
+        encoder = load_backbone(backbone, dropout=s.dropout)
+        fit_embeddings(encoder, tokenizer)
+        reinitialise(encoder, s.reinit_layers)
+        freeze(encoder, embeddings=s.freeze_embeddings, layers=s.freeze_layers)
+        if s.gradient_checkpointing:
+            encoder.gradient_checkpointing_enable({"use_reentrant": False})
+        model = self._with_head(encoder)
+        means = np.mean([e.target for e in train if e.target is not None], axis=0)
+        with torch.no_grad():
+            model.head.bias.copy_(torch.from_numpy(means))
+        return model
+
+    def empty_model(self, fold_folder: Path) -> PooledModel:
+        """The model that a fold's ``config.json`` describes, for its weights to be loaded into."""
+        return self._with_head(build_backbone(fold_folder))
+
+    def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """The loss of a batch, a scalar."""
+        assert batch.targets is not None, "training batches carry targets"
+        return self._loss(outputs, batch.targets)
+
+    def oof_frame(
+        self, examples: Sequence[Example], predictions: NDArray[np.float32]
+    ) -> pd.DataFrame:
+        """Ids, true values (``true_<target>``) and clipped predictions (``pred_<target>``)."""
+        s = self.settings
+        targets = np.stack([e.target for e in examples if e.target is not None])
+        clipped = self.clip(predictions)
+        return pd.DataFrame(
+            {
+                s.id_column: [example.id for example in examples],
+                **{f"true_{name}": targets[:, i] for i, name in enumerate(s.target_columns)},
+                **{f"pred_{name}": clipped[:, i] for i, name in enumerate(s.target_columns)},
+            }
+        )
+
+    def scores(self, oof: pd.DataFrame) -> dict[str, float]:
+        """``mcrmse`` and each target's root mean squared error."""
+        by_column = rmse_by_column(*self._true_and_predicted(oof))
+        parts = dict(zip(self.settings.target_columns, map(float, by_column), strict=True))
+        return {self.score_name: float(by_column.mean()), **parts}
+
+    def standard_error(self, oof: pd.DataFrame) -> float:
+        """Bootstrap standard error of the MCRMSE."""
+        return mcrmse_standard_error(*self._true_and_predicted(oof))
+
+    def clip(self, predictions: NDArray[Any]) -> NDArray[Any]:
+        """Predictions inside the range of the scale; clipping can never hurt the score."""
+        return np.clip(predictions, self.settings.target_min, self.settings.target_max)
+
+    def _true_and_predicted(self, oof: pd.DataFrame) -> tuple[NDArray[Any], NDArray[Any]]:
+        names = self.settings.target_columns
+        true = oof[[f"true_{name}" for name in names]].to_numpy(np.float64)
+        return true, oof[[f"pred_{name}" for name in names]].to_numpy(np.float64)
+
+    def _with_head(self, encoder: Any) -> PooledModel:
+        s = self.settings
+        pooling = make_pooling(
+            s.pooling,
+            hidden=encoder.config.hidden_size,
+            layers=s.pooling_layers,
+            available_layers=encoder.config.num_hidden_layers,
+        )
+        return PooledModel(encoder, pooling, num_outputs=len(s.target_columns), dropout=s.dropout)
+
+    def _folder(self, given: str, files: tuple[str, ...]) -> Path:
+        return find_folder(
+            files, given=given, name=self.settings.competition, what="competition data"
+        )
+
+    def _warn_about_empty_texts(self, frame: pd.DataFrame, path: Path) -> None:
+        empty = frame[self.settings.text_column].str.strip() == ""
+        if empty.any():
+            warnings.warn(
+                f"{path}: {int(empty.sum())} of {len(frame)} texts are empty; they are kept and "
+                "get a prediction all the same.",
+                stacklevel=3,
+            )

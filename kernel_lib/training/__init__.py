@@ -1,0 +1,1 @@
+"""Training: losses, layer-wise rates, FGM, the one loop, the folds."""

@@ -1,0 +1,344 @@
+"""The one training loop: a fold from pretrained weights to out-of-fold predictions."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+from kernel_lib.artifacts import Run
+from kernel_lib.config import TrainingSettings
+from kernel_lib.errors import TrainingError
+from kernel_lib.runtime.clock import Clock, format_seconds
+from kernel_lib.runtime.device import Precision
+from kernel_lib.runtime.progress import progress_bar
+from kernel_lib.text.batches import Batch, Example, collate, training_batches
+from kernel_lib.training.adversarial import FGM, GradientProbe
+from kernel_lib.training.optimizer import make_optimizer, make_schedule, parameter_groups
+from kernel_lib.training.prediction import predict
+from kernel_lib.training.state import RESUME, Progress, TrainingState
+from kernel_lib.training.tracking import Tracker
+
+PROBE_EVERY_UPDATES = 10
+MAX_SKIPPED_IN_A_ROW = 25
+
+
+class Task(Protocol):
+    """What a task gives to training."""
+
+    name: str
+    score_name: str
+    lower_is_better: bool
+
+    @property
+    def settings(self) -> TrainingSettings:
+        """The run's settings."""
+
+    def build_model(
+        self, backbone: Path, tokenizer: PreTrainedTokenizerBase, train: Sequence[Example]
+    ) -> nn.Module:
+        """The model with pretrained weights; its encoder is called ``backbone``."""
+
+    def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """The loss of a batch, a scalar."""
+
+    def oof_frame(
+        self, examples: Sequence[Example], predictions: NDArray[np.float32]
+    ) -> pd.DataFrame:
+        """Ids, true values and predictions, a row each."""
+
+    def scores(self, oof: pd.DataFrame) -> dict[str, float]:
+        """The scores of such a frame: ``score_name`` first, then its parts."""
+
+    def standard_error(self, oof: pd.DataFrame) -> float:
+        """Of the main score."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where and how a fold is computed.
+
+    Attributes:
+        device: the CPU or a GPU.
+        precision: of the forward passes.
+        clock: the time budget of the whole run.
+    """
+
+    device: torch.device
+    precision: Precision
+    clock: Clock
+
+
+@dataclass(frozen=True)
+class FoldResult:
+    """A finished fold: its out-of-fold predictions, scores, evaluations, and seconds."""
+
+    oof: pd.DataFrame
+    scores: dict[str, float]
+    history: list[dict[str, Any]]
+    seconds: float
+
+
+class FoldTrainer:
+    """Trains one fold.
+
+    Args:
+        task: loss, scores and settings.
+        model: with pretrained weights.
+        run: the run folder, for the state inside the fold.
+        fold: its number.
+        train: examples to learn from.
+        valid: examples to be scored on.
+        pad_id: the tokenizer's padding id.
+        machine: device, precision, clock.
+        tracker: gets each evaluation's record.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        model: nn.Module,
+        *,
+        run: Run,
+        fold: int,
+        train: Sequence[Example],
+        valid: Sequence[Example],
+        pad_id: int,
+        machine: Machine,
+        tracker: Tracker,
+    ) -> None:
+        self.task, self.settings, self.run, self.fold = task, task.settings, run, fold
+        self.train_examples, self.valid_examples, self.pad_id = train, valid, pad_id
+        self.machine, self.tracker = machine, tracker
+        self.model = model.to(machine.device)
+        self.groups = parameter_groups(model, self.settings)
+        self.batches_per_epoch = -(-len(train) // self.settings.batch_size)
+        updates_per_epoch = -(-self.batches_per_epoch // self.settings.gradient_accumulation_steps)
+        optimizer = make_optimizer(self.groups, self.settings)
+        self.state = TrainingState(
+            model=model,
+            optimizer=optimizer,
+            schedule=make_schedule(
+                optimizer,
+                total_updates=updates_per_epoch * self.settings.epochs,
+                settings=self.settings,
+            ),
+            scaler=torch.amp.GradScaler(
+                machine.device.type, enabled=machine.precision.needs_scaler
+            ),
+            progress=Progress(),
+        )
+        self.probe = GradientProbe(model)
+        self._last_predictions: NDArray[np.float32] | None = None
+        self._last_save = time.monotonic()
+        self._last_tick = time.monotonic()
+
+    @property
+    def resume_path(self) -> Path:
+        """Where the state inside the fold is kept until the fold is finished."""
+        return self.run.fold_folder(self.fold) / RESUME
+
+    def train(self) -> FoldResult | None:
+        """Trains to the end, from the saved state if there is one.
+
+        Returns:
+            The result; None when the clock ran out, with the state saved.
+        """
+        if self.resume_path.is_file():
+            self.state.load(self.resume_path, self.run.id)
+        progress, settings = self.state.progress, self.settings
+        fgm = self._make_fgm()
+        done = progress.epoch * self.batches_per_epoch + progress.batch
+        bar = progress_bar(self.batches_per_epoch * settings.epochs, f"fold {self.fold}", done=done)
+        try:
+            self.model.train()
+            for epoch in range(progress.epoch, settings.epochs):
+                for group in self._accumulation_groups(epoch):
+                    loss = self._update(group, fgm)
+                    progress.batch += len(group)
+                    bar.update(len(group))
+                    bar.set_postfix_str(self._postfix(loss), refresh=False)
+                    if self._evaluation_is_due(len(group)):
+                        bar.write(self._evaluate())
+                    if not self.machine.clock.allows(0):
+                        self._save()
+                        bar.write(f"fold {self.fold}: the time budget is used up; state saved.")
+                        return None
+                    if time.monotonic() - self._last_save > settings.checkpoint_seconds:
+                        self._save()
+                progress.epoch, progress.batch = epoch + 1, 0
+        finally:
+            bar.close()
+            if fgm:
+                fgm.close()
+        return self._result()
+
+    def _accumulation_groups(self, epoch: int) -> list[list[NDArray[np.int64]]]:
+        """What is left of an epoch: the batches of each optimizer update, the last ones too."""
+        batches = training_batches(
+            [len(example.input_ids) for example in self.train_examples],
+            batch_size=self.settings.batch_size,
+            seed=(self.settings.seed, self.fold, epoch),
+        )
+        size = self.settings.gradient_accumulation_steps
+        starts = range(self.state.progress.batch, len(batches), size)
+        return [batches[start : start + size] for start in starts]
+
+    def _update(self, group: list[NDArray[np.int64]], fgm: FGM | None) -> float:
+        """One optimizer update from one or more batches; returns the mean loss of their rows."""
+        state, progress = self.state, self.state.progress
+        rows_in_group = sum(len(rows) for rows in group)
+        measure = fgm is not None and progress.updates % PROBE_EVERY_UPDATES == 0
+        total_loss = torch.zeros((), device=self.machine.device)
+
+        for rows in group:
+            batch = collate([self.train_examples[row] for row in rows], self.pad_id)
+            batch = batch.to(self.machine.device)
+            share = len(rows) / rows_in_group
+            total_loss += self._backward(batch, share)
+            if fgm:
+                if measure:
+                    self.probe.mark()
+                with fgm.attack(batch.input_ids, batch.attention_mask) as attacked:
+                    if attacked:
+                        self._backward(batch, share)
+                if measure:
+                    progress.fgm_ratio = self.probe.added_ratio()
+
+        state.scaler.unscale_(state.optimizer)
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.max_grad_norm)
+        if torch.isfinite(norm):
+            state.scaler.step(state.optimizer)
+            state.schedule.step()
+            progress.updates += 1
+            progress.skipped_in_a_row = 0
+        else:
+            self._count_skipped()
+        state.scaler.update()
+        self.model.zero_grad(set_to_none=True)
+
+        loss = float(total_loss)
+        if math.isfinite(loss):
+            progress.loss_sum += loss * rows_in_group
+            progress.loss_rows += rows_in_group
+        return loss
+
+    def _backward(self, batch: Batch, share: float) -> Tensor:
+        """Forward, scale, backward. ``share``: the batch's part of the update's rows."""
+        with self.machine.precision.autocast():
+            outputs = self.model(batch)
+        loss = self.task.loss(outputs, batch) * share
+        self.state.scaler.scale(loss).backward()
+        return loss.detach()
+
+    def _count_skipped(self) -> None:
+        progress = self.state.progress
+        progress.skipped += 1
+        progress.skipped_in_a_row += 1
+        if progress.skipped_in_a_row > MAX_SKIPPED_IN_A_ROW:
+            raise TrainingError(
+                f"fold {self.fold}: {progress.skipped_in_a_row} updates in a row had gradients "
+                'that are not finite. Try precision="float32" or a lower learning_rate.'
+            )
+
+    def _evaluation_is_due(self, new_batches: int) -> bool:
+        """Whether the last batches crossed a point that splits the epoch into equal parts."""
+        count, done = self.settings.evals_per_epoch, self.state.progress.batch
+        before, after = (
+            (done - back) * count // self.batches_per_epoch for back in (new_batches, 0)
+        )
+        return after > before
+
+    def _evaluate(self) -> str:
+        """Scores the validation part, records it, and returns the line to print."""
+        progress = self.state.progress
+        self._last_predictions = self._predict()
+        scores = self._scores(self._last_predictions)
+        score = scores[self.task.score_name]
+        better = progress.best is None or (score < progress.best) == self.task.lower_is_better
+        if better:
+            progress.best = score
+            if self.settings.keep == "best":
+                self.state.best_weights = {
+                    name: value.detach().cpu().clone()
+                    for name, value in self.model.state_dict().items()
+                }
+        self._count_seconds()
+        epoch = progress.epoch + progress.batch / self.batches_per_epoch
+        record = {
+            "fold": self.fold,
+            "epoch": round(epoch, 4),
+            "update": progress.updates,
+            "train_loss": progress.loss_sum / max(1, progress.loss_rows),
+            "scores": scores,
+            "learning_rate": max(group["lr"] for group in self.groups),
+            "fgm_ratio": None if math.isnan(progress.fgm_ratio) else progress.fgm_ratio,
+            "skipped_updates": progress.skipped,
+            "seconds": round(progress.seconds, 1),
+        }
+        progress.history.append(record)
+        progress.loss_sum, progress.loss_rows = 0.0, 0
+        self.tracker.log(record)
+        fgm = (
+            "" if record["fgm_ratio"] is None else f"  fgm/clean gradient {progress.fgm_ratio:.2f}"
+        )
+        return (
+            f"fold {self.fold}  epoch {epoch:.2f}/{self.settings.epochs}  "
+            f"loss {record['train_loss']:.4f}  {self.task.score_name} {score:.4f}{fgm}  "
+            f"{format_seconds(progress.seconds)}{'  best so far' if better else ''}"
+        )
+
+    def _predict(self) -> NDArray[np.float32]:
+        return predict(
+            self.model,
+            self.valid_examples,
+            pad_id=self.pad_id,
+            batch_size=self.settings.eval_batch_size,
+            device=self.machine.device,
+            precision=self.machine.precision,
+        )
+
+    def _scores(self, predictions: NDArray[np.float32]) -> dict[str, float]:
+        return self.task.scores(self.task.oof_frame(self.valid_examples, predictions))
+
+    def _result(self) -> FoldResult:
+        if self.settings.keep == "best":
+            self.model.load_state_dict(self.state.best_weights)
+            self._last_predictions = None
+        if self._last_predictions is None:
+            self._last_predictions = self._predict()
+        self._count_seconds()
+        oof = self.task.oof_frame(self.valid_examples, self._last_predictions)
+        progress = self.state.progress
+        return FoldResult(oof, self.task.scores(oof), progress.history, progress.seconds)
+
+    def _make_fgm(self) -> FGM | None:
+        if self.settings.fgm_epsilon == 0:
+            return None
+        backbone: Any = self.model.backbone
+        return FGM(backbone.get_input_embeddings(), self.settings.fgm_epsilon)
+
+    def _postfix(self, loss: float) -> str:
+        best = self.state.progress.best
+        score = "" if best is None else f", best {self.task.score_name} {best:.4f}"
+        return f"loss {loss:.4f}{score}"
+
+    def _save(self) -> None:
+        self._count_seconds()
+        self.state.save(self.resume_path, self.run.id)
+        self._last_save = time.monotonic()
+
+    def _count_seconds(self) -> None:
+        now = time.monotonic()
+        self.state.progress.seconds += now - self._last_tick
+        self._last_tick = now

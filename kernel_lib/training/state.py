@@ -1,0 +1,134 @@
+"""The state inside a fold: saved so that a resumed fold equals one that was never stopped."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from kernel_lib.artifacts import read_tensors, save_tensors
+from kernel_lib.errors import ArtifactError
+from kernel_lib.runtime.device import random_states, restore_random_states
+
+RESUME = "resume.safetensors"
+
+
+@dataclass
+class Progress:
+    """Where a fold stands, at an optimizer update.
+
+    Attributes:
+        epoch: the epoch under way, from 0.
+        batch: batches of it that are done.
+        updates: optimizer updates that happened; skipped ones do not count.
+        skipped: updates skipped because a gradient was not finite.
+        skipped_in_a_row: how many of them since the last that happened.
+        loss_sum: sum of the losses since the last evaluation, weighted by rows.
+        loss_rows: rows in that sum.
+        fgm_ratio: last measured share that FGM adds to the gradient; NaN before the first.
+        best: the best score so far, with ``keep="best"``; None before the first.
+        history: one record an evaluation.
+        seconds: time spent in the fold by earlier sessions and this one.
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    updates: int = 0
+    skipped: int = 0
+    skipped_in_a_row: int = 0
+    loss_sum: float = 0.0
+    loss_rows: int = 0
+    fgm_ratio: float = float("nan")
+    best: float | None = None
+    history: list[dict[str, Any]] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+@dataclass
+class TrainingState:
+    """All that changes while a fold trains."""
+
+    model: nn.Module
+    optimizer: Optimizer
+    schedule: LambdaLR
+    scaler: torch.amp.GradScaler
+    progress: Progress
+    best_weights: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    def save(self, path: Path, run_id: str) -> None:
+        """Writes weights, optimizer, schedule, scaler, random states and progress, atomically."""
+        random_tensors, random_values = random_states()
+        tensors = {
+            **{f"model.{name}": value for name, value in self.model.state_dict().items()},
+            **{f"best.{name}": value for name, value in self.best_weights.items()},
+            **{f"random.{name}": value for name, value in random_tensors.items()},
+            **dict(self._optimizer_tensors()),
+        }
+        values = {
+            "run_id": run_id,
+            "progress": asdict(self.progress),
+            "schedule": {"last_epoch": self.schedule.last_epoch},
+            "rates": [group["lr"] for group in self.optimizer.param_groups],
+            "scaler": self.scaler.state_dict(),
+            "random": random_values,
+        }
+        save_tensors(tensors, path, metadata={"state": json.dumps(values)})
+
+    def load(self, path: Path, run_id: str) -> None:
+        """Goes back to a saved state.
+
+        Raises:
+            ArtifactError: the file is damaged or of another run.
+        """
+        tensors = read_tensors(path)
+        with safe_open(path, framework="pt") as opened:
+            values = json.loads(opened.metadata()["state"])
+        if values["run_id"] != run_id:
+            raise ArtifactError(
+                f"{path} was saved by run {values['run_id']}, this is {run_id}. Delete it to begin "
+                "the fold anew."
+            )
+        self.model.load_state_dict(_with_prefix(tensors, "model."))
+        self.best_weights = _with_prefix(tensors, "best.")
+        self._load_optimizer(tensors, values["rates"])
+        self.schedule.last_epoch = values["schedule"]["last_epoch"]
+        if values["scaler"]:
+            self.scaler.load_state_dict(values["scaler"])
+        restore_random_states(_with_prefix(tensors, "random."), values["random"])
+        self.progress = Progress(**values["progress"])
+
+    def _parameters(self) -> list[nn.Parameter]:
+        return [p for group in self.optimizer.param_groups for p in group["params"]]
+
+    def _optimizer_tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
+        for index, parameter in enumerate(self._parameters()):
+            for key, value in self.optimizer.state.get(parameter, {}).items():
+                yield f"optimizer.{index}.{key}", value
+
+    def _load_optimizer(self, tensors: dict[str, torch.Tensor], rates: list[float]) -> None:
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
+        for index, parameter in enumerate(self._parameters()):
+            saved = _with_prefix(tensors, f"optimizer.{index}.")
+            if saved:
+                # AdamW counts its steps in a tensor that stays on the CPU.
+                self.optimizer.state[parameter] = {
+                    key: value if key == "step" else value.to(parameter.device)
+                    for key, value in saved.items()
+                }
+
+
+def _with_prefix(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {
+        name.removeprefix(prefix): value
+        for name, value in tensors.items()
+        if name.startswith(prefix)
+    }

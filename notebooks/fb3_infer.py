@@ -1,0 +1,86 @@
+# ---
+# jupyter:
+#   jupytext:
+#     cell_metadata_filter: tags,-all
+#     formats: ipynb,py:percent
+#     notebook_metadata_filter: kernelspec,kaggle,-jupytext.text_representation.jupytext_version
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kaggle:
+#     accelerator: nvidiaTeslaT4
+#     isGpuEnabled: true
+#     isInternetEnabled: false
+#     language: python
+#     sourceType: notebook
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # FB3: infer
+#
+# Ensembles the fold weights of one or more training runs, offline.
+#
+# - **Reads** run folders (the training notebook's output), the competition's `test.csv` and
+#   `sample_submission.csv`, and the `kernel_lib` dataset.
+# - **Writes** `submission.csv`: there from the first fold on, and better after each.
+
+# %%
+# The same cell in every notebook: nothing may reach a network, and kernel_lib is found wherever
+# it is attached: as a dataset in either of Kaggle's mount layouts, or as the repository around us.
+import os
+import sys
+from pathlib import Path
+
+os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
+inputs = Path(os.environ.get("KERNEL_LIB_KAGGLE_ROOT", "/kaggle")) / "input"
+attached = (found for depth in range(1, 7) for found in inputs.glob("*/" * depth + "kernel_lib"))
+around = (folder / "kernel_lib" for folder in (Path.cwd(), *Path.cwd().parents))
+library = next(found for found in (*attached, *around) if (found / "errors.py").is_file())
+sys.path.insert(0, str(library.parent))
+
+import kernel_lib
+
+print(f"kernel_lib {kernel_lib.__version__} from {library}")
+
+# %% [markdown]
+# ## Settings
+#
+# Where things are; how the models were made is read from each run's `run.json`.
+
+# %% tags=["parameters"]
+from kernel_lib.config import InferenceSettings
+
+settings = InferenceSettings(
+    runs=(),  # run folders; empty: all that are attached
+    batch_size=16,
+).overridden()  # by the environment variable KERNEL_LIB_SETTINGS, if it is set
+
+# %%
+from kernel_lib.results.ensemble import find_runs
+from kernel_lib.training.crossval import score_table
+
+for run in find_runs(settings.runs):
+    print(run.folder, "folds", run.finished_folds())
+    display(score_table(run))
+
+# %% [markdown]
+# ## Predict
+#
+# Fold by fold, mean over folds, then over runs; clipped to the scale; checked against the sample.
+
+# %%
+from kernel_lib.results.ensemble import predict_submission
+
+submission = predict_submission(settings)
+
+# %%
+import pandas as pd
+
+frame = pd.read_csv(submission, dtype={0: str})
+print(f"{submission.resolve()}: {len(frame)} rows, ids and columns as in sample_submission.csv")
+frame.describe().round(3)
