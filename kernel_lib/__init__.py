@@ -2,12 +2,13 @@
 
 The floors, from the ground up; a file imports only from floors below its own:
 
-0. ``errors``, ``config``, ``metrics``: messages, settings, scores.
-1. ``runtime``: where we run: paths, files, device, clock, progress.
-2. ``text``, ``model``, ``artifacts``: words to batches, batches to outputs, outputs to disk.
-3. ``training``: losses, layer-wise rates, FGM, the one loop, the folds.
-4. ``tasks``: what a competition adds: settings, encoding, loss, score.
-5. ``results``: ensemble, submission, report.
+0. ``errors``: what a user can be told.
+1. ``config``, ``metrics``: settings, scores.
+2. ``runtime``: where we run: paths, files, device, clock, progress.
+3. ``text``, ``model``, ``artifacts``: words to batches, batches to outputs, outputs to disk.
+4. ``training``: losses, layer-wise rates, FGM, the one loop, the folds.
+5. ``tasks``: what a competition adds: settings, encoding, loss, score.
+6. ``results``: ensemble, submission, report.
 
 Apart from these, ``offline`` holds what only the laptop needs.
 

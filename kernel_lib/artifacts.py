@@ -190,10 +190,11 @@ def load_weights(model: nn.Module, path: Path) -> None:
 
 
 def read_oof(run: Run, fold: int) -> pd.DataFrame:
-    """A finished fold's out-of-fold predictions, ids as text, exactly as they were written."""
-    path = run.fold_folder(fold) / OOF
+    """A finished fold's out-of-fold predictions: ids as text, floats exactly as written."""
     read_manifest(run, fold, check=(OOF,))
-    id_column = str(pd.read_csv(path, nrows=0).columns[0])
-    return pd.read_csv(
-        path, dtype={id_column: str}, keep_default_na=False, float_precision="round_trip"
-    )
+    frame = pd.read_csv(run.fold_folder(fold) / OOF, dtype=str, keep_default_na=False)
+    _, fold_column, *values = frame.columns
+    frame[fold_column] = frame[fold_column].map(int)
+    for name in values:
+        frame[name] = frame[name].map(float)  # python's float, since pandas' reader may round
+    return frame

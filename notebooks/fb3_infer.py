@@ -62,7 +62,7 @@ settings = InferenceSettings(
 
 # %%
 from kernel_lib.results.ensemble import find_runs
-from kernel_lib.training.crossval import score_table
+from kernel_lib.training.record import score_table
 
 for run in find_runs(settings.runs):
     print(run.folder, "folds", run.finished_folds())

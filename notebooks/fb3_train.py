@@ -107,7 +107,8 @@ plot_token_lengths(examples, settings.max_length)
 # Each fold is saved as it ends; `oof.csv` and the scores grow with it.
 
 # %%
-from kernel_lib.training.crossval import cross_validate, score_table
+from kernel_lib.training.crossval import cross_validate
+from kernel_lib.training.record import score_line, score_table
 
 run = cross_validate(task, examples, folds, tokenizer, clock=clock)
 
@@ -117,10 +118,7 @@ run = cross_validate(task, examples, folds, tokenizer, clock=clock)
 # The last row scores all out-of-fold predictions together; the mean of the folds is another number.
 
 # %%
-print(
-    f"CV {run.record['pooled']['scores']['mcrmse']:.4f}"
-    f" ± {run.record['pooled']['standard_error']:.4f} (standard error)"
-)
+print(score_line(run))
 score_table(run)
 
 # %%

@@ -66,3 +66,77 @@ def seeded() -> None:
 
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A small regression job: everything ``cross_validate`` and ``FoldTrainer`` ask for."""
+
+    task: Any
+    examples: list[Any]
+    folds: Any
+    tokenizer: Any
+
+    def cross_validate(self, **options: Any) -> Any:
+        """Trains the wanted folds."""
+        from kernel_lib.training.crossval import cross_validate
+
+        return cross_validate(self.task, self.examples, self.folds, self.tokenizer, **options)
+
+    def trainer(self, fold: int = 0, *, precision: str = "float32") -> Any:
+        """A trainer of one fold, its run folder begun."""
+        import torch
+
+        from kernel_lib.model.backbone import find_backbone
+        from kernel_lib.runtime.clock import Clock
+        from kernel_lib.runtime.device import Precision, seed_everything
+        from kernel_lib.training.loop import FoldTrainer
+        from kernel_lib.training.record import open_or_begin
+        from kernel_lib.training.task import Machine
+        from kernel_lib.training.tracking import Tracker
+
+        backbone = find_backbone(self.task.settings.backbone)
+        run = open_or_begin(self.task, self.examples, self.folds, self.tokenizer, backbone)
+        seed_everything(self.task.settings.seed + fold)
+        train = [e for e, at in zip(self.examples, self.folds, strict=True) if at != fold]
+        return FoldTrainer(
+            self.task,
+            self.task.build_model(backbone, self.tokenizer, train),
+            run=run,
+            fold=fold,
+            train=train,
+            valid=[e for e, at in zip(self.examples, self.folds, strict=True) if at == fold],
+            pad_id=self.tokenizer.pad_token_id,
+            machine=Machine(torch.device("cpu"), Precision(precision, "cpu"), Clock(3600)),
+            tracker=Tracker(),
+        )
+
+
+@pytest.fixture
+def make_case(material: Material, tmp_path: Path) -> Any:
+    """Makes a :class:`Case` with some settings changed."""
+
+    def make(**changes: Any) -> Case:
+        from kernel_lib.tasks.regression import RegressionSettings, RegressionTask
+        from kernel_lib.text.tokenizer import build_tokenizer
+
+        settings = RegressionSettings(
+            **{
+                "backbone": str(material.backbone),
+                "data_dir": str(material.competition),
+                "output_dir": str(tmp_path / "run"),
+                "n_folds": 2,
+                "epochs": 1,
+                "max_length": 64,
+                "learning_rate": 1e-3,
+                "head_learning_rate": 1e-3,
+                "precision": "float32",
+                **changes,
+            }
+        )
+        task = RegressionTask(settings)
+        train = task.read_train()
+        tokenizer = build_tokenizer(material.backbone, keep_newlines=settings.keep_newlines)
+        return Case(task, task.encode(train, tokenizer), task.folds(train), tokenizer)
+
+    return make

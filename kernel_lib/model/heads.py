@@ -7,7 +7,6 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from kernel_lib.model.pooling import Pooling
-from kernel_lib.text.batches import Batch
 
 
 class PooledModel(nn.Module):
@@ -33,16 +32,24 @@ class PooledModel(nn.Module):
         nn.init.normal_(self.head.weight, std=getattr(backbone.config, "initializer_range", 0.02))
         nn.init.zeros_(self.head.bias)
 
-    def forward(self, batch: Batch) -> Tensor:
-        """``(batch, num_outputs)``, float32 whatever the autocast says."""
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """The outputs, float32 whatever the autocast says.
+
+        Args:
+            input_ids: ``(batch, seq_len)``.
+            attention_mask: ``(batch, seq_len)``, 1 on tokens and 0 on padding.
+
+        Returns:
+            ``(batch, num_outputs)``.
+        """
         encoded = self.backbone(
-            input_ids=batch.input_ids,
-            attention_mask=batch.attention_mask,
+            input_ids=input_ids,
+            attention_mask=attention_mask,
             output_hidden_states=self.pooling.needs_all_layers,
         )
         states = (
             encoded.hidden_states if self.pooling.needs_all_layers else (encoded.last_hidden_state,)
         )
-        pooled = self.pooling(states, batch.attention_mask)
+        pooled = self.pooling(states, attention_mask)
         with torch.autocast(pooled.device.type, enabled=False):
             return self.head(self.dropout(pooled.float()))

@@ -14,7 +14,6 @@ from nbclient.exceptions import CellExecutionError
 
 from kernel_lib.errors import KernelLibError
 
-
 # tqdm asks for widgets that only a browser could show.
 QUIET = "ignore:IProgress not found"
 

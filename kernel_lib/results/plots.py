@@ -47,7 +47,7 @@ class Chart(Figure):
     def png(self) -> bytes:
         """The figure as a PNG of 200 dots per inch; the same figure gives the same bytes."""
         buffer = io.BytesIO()
-        self.savefig(buffer, format="png", dpi=200, metadata={"Software": None})
+        self.savefig(buffer, format="png", dpi=200)
         return buffer.getvalue()
 
     def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
@@ -149,8 +149,9 @@ def plot_predicted_against_true(oof: pd.DataFrame, targets: Sequence[str]) -> Ch
         shown = true + random.uniform(-0.3, 0.3, len(true)) * step
         alpha = float(np.clip(300 / len(true), 0.1, 0.7))
         axes.plot(shown, predicted, "o", color=SKY, alpha=alpha, markersize=3, markeredgewidth=0)
-        groups = [predicted[true == level] for level in levels]
-        axes.boxplot(groups, positions=levels, widths=0.55 * step, **BOX_STYLE)
+        if len(levels):
+            groups = [predicted[true == level] for level in levels]
+            axes.boxplot(groups, positions=levels, widths=0.55 * step, **BOX_STYLE)
         axes.plot(ends, ends, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=4)
         margin = max(0.5 * step, 0.05 * (ends[1] - ends[0]))
         limits = (ends[0] - margin, ends[1] + margin)

@@ -21,13 +21,7 @@ import pandas as pd
 from kernel_lib.artifacts import LOG, OOF, Run
 from kernel_lib.config import TrainingSettings
 from kernel_lib.errors import ArtifactError
-from kernel_lib.results.plots import (
-    Chart,
-    plot_learning_curves,
-    plot_predicted_against_true,
-    plot_score_distribution,
-    plot_time,
-)
+from kernel_lib.results import plots
 from kernel_lib.runtime.clock import format_seconds
 from kernel_lib.runtime.files import write_text
 from kernel_lib.tasks.regression import RegressionSettings, RegressionTask
@@ -44,10 +38,10 @@ STYLE = """
   --line: #363b42; --tint: #1d2f40; --note: #33281b; --mark: #f0944d; } img { padding: .6rem; } }
 body { background: var(--page); color: var(--ink); max-width: 920px; margin: 2.5rem auto;
   padding: 0 1.25rem; font: 15px/1.5 system-ui, "Segoe UI", Roboto, Helvetica, Arial, sans-serif; }
-h1 { font-size: 2rem; line-height: 1.2; margin: 0; } h1 small { font-size: 1rem; font-weight: 400; }
-h2 { font-size: 1.15rem; margin: 2.5rem 0 .6rem; }
+h1 { font-size: 2rem; margin: 0; } h2 { font-size: 1.15rem; margin: 2.5rem 0 .6rem; }
+h1 small { font-size: 1rem; font-weight: 400; }
 .muted, figcaption, th, small, dt { color: var(--muted); }
-dl { display: flex; flex-wrap: wrap; gap: .5rem 2.5rem; margin: 1.25rem 0; }
+dl { display: flex; flex-wrap: wrap; gap: .5rem 2.5rem; }
 dt { font-size: .85rem; } dd { margin: 0; font-size: 1.2rem; }
 .look { background: var(--note); border-left: 4px solid var(--mark); padding: .6rem 1.2rem; }
 .look ul { margin: .2rem 0; padding-left: 1.1rem; }
@@ -55,11 +49,10 @@ table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nu
 th, td { padding: .3rem .5rem; border-bottom: 1px solid var(--line); text-align: left;
   vertical-align: top; font-size: .9rem; font-weight: 400; overflow-wrap: anywhere; }
 .wide { overflow-x: auto; } .wide th, .wide td { text-align: right; white-space: nowrap; }
-.wide tr > :first-child { text-align: left; }
+.wide tr > :first-child { text-align: left; } .changed td { background: var(--tint); }
 .wide tr:last-child td { font-weight: 650; border: 0; }
 .pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(20rem, 1fr)); gap: 0 2rem;
   align-items: start; } .pair td:first-child { white-space: nowrap; width: 1%; }
-.changed td { background: var(--tint); }
 figure { margin: 0; } figcaption { font-size: .9rem; margin-top: .4rem; }
 img { display: block; box-sizing: border-box; width: 100%; background: #fff; border-radius: 6px; }
 """
@@ -84,8 +77,10 @@ def write_report(run: Run) -> Path:
             "the first fold is saved, then write the report."
         )
     oof = _read(run.folder / OOF, lambda text: pd.read_csv(io.StringIO(text)))
-    logs = [run.fold_folder(entry["fold"]) / LOG for entry in record["folds"]]
-    history = [json.loads(line) for path in logs for line in _read(path, str.splitlines)]
+    history: list[dict[str, Any]] = []
+    for entry in record["folds"]:
+        log = run.fold_folder(entry["fold"]) / LOG
+        history += _read(log, lambda text: [json.loads(line) for line in text.splitlines()])
     true = [column.removeprefix("true_") for column in oof if column.startswith("true_")]
     targets = [name for name in true if f"pred_{name}" in oof]
     title = f"CV {record['score_name']} {record['pooled']['scores'][record['score_name']]:.4f}"
@@ -94,7 +89,7 @@ def write_report(run: Run) -> Path:
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         f"<title>{_text(title)}</title>\n<style>{STYLE}</style>",
         *_headline(record, title),
-        *_worth_a_look(list(_warnings(record, history, oof, targets))),
+        _worth_a_look(_warnings(record, history, oof, targets)),
         *_scores(run),
         *_figures(record, history, oof, targets),
         *_settings(record),
@@ -154,23 +149,23 @@ def _warnings(
         if skipped:
             yield f"Fold {fold}: {skipped} updates skipped, their gradients were not finite."
         if ratio is not None and not lowest <= ratio <= highest:
+            size = "small" if ratio < lowest else "large"
             yield (
-                f"Fold {fold}: FGM's gradient was {ratio:.3g} times the clean one at the end, "
-                f"outside {lowest:g} to {highest:g}: fgm_epsilon is too small or too large."
+                f"Fold {fold}: FGM's gradient was {ratio:.3g} times the clean one at the end; "
+                f"fgm_epsilon is too {size}."
             )
     for target in targets:
         true, predicted = oof[f"true_{target}"], oof[f"pred_{target}"]
         rmse, spread = float(((predicted - true) ** 2).mean() ** 0.5), float(true.std(ddof=0))
-        if rmse >= spread:
-            yield f"{target}: RMSE {rmse:.3f}; the mean for every row would have {spread:.3f}."
+        if rmse > spread:
+            yield f"{target}: RMSE {rmse:.3f}; always predicting the mean has {spread:.3f}."
 
 
-def _worth_a_look(warnings: list[str]) -> Iterator[str]:
-    if warnings:
-        items = "".join(f"<li>{_text(warning)}</li>" for warning in warnings)
-        yield f'<div class="look"><strong>Worth a look</strong><ul>{items}</ul></div>'
-    else:
-        yield '<p class="muted">Nothing out of the ordinary was recorded.</p>'
+def _worth_a_look(warnings: Iterator[str]) -> str:
+    items = "".join(f"<li>{_text(warning)}</li>" for warning in warnings)
+    if not items:
+        return '<p class="muted">Nothing out of the ordinary was recorded.</p>'
+    return f'<div class="look"><strong>Worth a look</strong><ul>{items}</ul></div>'
 
 
 def _scores(run: Run) -> Iterator[str]:
@@ -191,7 +186,7 @@ def _figures(
     if history:
         yield _figure(
             "Learning curves",
-            plot_learning_curves(history, record["score_name"]),
+            plots.plot_learning_curves(history, record["score_name"]),
             "The score is that of the rows which the fold has not seen in training.",
         )
     else:
@@ -199,17 +194,17 @@ def _figures(
     if targets:
         yield _figure(
             "Predicted against true",
-            plot_predicted_against_true(oof, targets),
+            plots.plot_predicted_against_true(oof, targets),
             "Out-of-fold predictions; on the dashed line they equal the truth. Boxes hold the "
             "middle half of a level's rows, with a bar at the median; whiskers reach from the 5th "
             "to the 95th percentile.",
         )
         yield _figure(
             "Distribution of scores",
-            plot_score_distribution(oof, targets),
+            plots.plot_score_distribution(oof, targets),
             "True values and out-of-fold predictions, counted in the same bins.",
         )
-    yield _figure("Time", plot_time(record["folds"]))
+    yield _figure("Time", plots.plot_time(record["folds"]))
 
 
 def _settings(record: dict[str, Any]) -> Iterator[str]:
@@ -228,12 +223,8 @@ def _settings(record: dict[str, Any]) -> Iterator[str]:
 
 
 def _origins(record: dict[str, Any]) -> Iterator[str]:
-    precisions = {entry["precision"] for entry in record["folds"]}
-    versions = {
-        "kernel_lib": record["kernel_lib"],
-        **record["versions"],
-        "precision": ", ".join(sorted(precisions)),
-    }
+    precision = ", ".join(sorted({entry["precision"] for entry in record["folds"]}))
+    versions = {"kernel_lib": record["kernel_lib"], **record["versions"], "precision": precision}
     prints = {k: v for k, v in record["identity"].items() if isinstance(v, str)}
     yield '<h2>Versions and fingerprints</h2>\n<div class="pair">'
     yield from (_table(list(pairs.items())) for pairs in (versions, prints))
@@ -251,7 +242,7 @@ def _table(
     return "<table>\n" + "\n".join(lines) + "\n</table>"
 
 
-def _figure(heading: str, chart: Chart, caption: str = "") -> str:
+def _figure(heading: str, chart: plots.Chart, caption: str = "") -> str:
     picture = base64.b64encode(chart.png()).decode("ascii")
     return (
         f"<h2>{heading}</h2>\n"

@@ -5,88 +5,28 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase
 
 from kernel_lib.artifacts import Run
-from kernel_lib.config import TrainingSettings
 from kernel_lib.errors import TrainingError
-from kernel_lib.runtime.clock import Clock, format_seconds
-from kernel_lib.runtime.device import Precision
+from kernel_lib.runtime.clock import format_seconds
 from kernel_lib.runtime.progress import progress_bar
 from kernel_lib.text.batches import Batch, Example, collate, training_batches
 from kernel_lib.training.adversarial import FGM, GradientProbe
 from kernel_lib.training.optimizer import make_optimizer, make_schedule, parameter_groups
 from kernel_lib.training.prediction import predict
 from kernel_lib.training.state import RESUME, Progress, TrainingState
+from kernel_lib.training.task import FoldResult, Machine, Task
 from kernel_lib.training.tracking import Tracker
 
 PROBE_EVERY_UPDATES = 10
 MAX_SKIPPED_IN_A_ROW = 25
-
-
-class Task(Protocol):
-    """What a task gives to training."""
-
-    name: str
-    score_name: str
-    lower_is_better: bool
-
-    @property
-    def settings(self) -> TrainingSettings:
-        """The run's settings."""
-
-    def build_model(
-        self, backbone: Path, tokenizer: PreTrainedTokenizerBase, train: Sequence[Example]
-    ) -> nn.Module:
-        """The model with pretrained weights; its encoder is called ``backbone``."""
-
-    def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
-        """The loss of a batch, a scalar."""
-
-    def oof_frame(
-        self, examples: Sequence[Example], predictions: NDArray[np.float32]
-    ) -> pd.DataFrame:
-        """Ids, true values and predictions, a row each."""
-
-    def scores(self, oof: pd.DataFrame) -> dict[str, float]:
-        """The scores of such a frame: ``score_name`` first, then its parts."""
-
-    def standard_error(self, oof: pd.DataFrame) -> float:
-        """Of the main score."""
-
-
-@dataclass(frozen=True)
-class Machine:
-    """Where and how a fold is computed.
-
-    Attributes:
-        device: the CPU or a GPU.
-        precision: of the forward passes.
-        clock: the time budget of the whole run.
-    """
-
-    device: torch.device
-    precision: Precision
-    clock: Clock
-
-
-@dataclass(frozen=True)
-class FoldResult:
-    """A finished fold: its out-of-fold predictions, scores, evaluations, and seconds."""
-
-    oof: pd.DataFrame
-    scores: dict[str, float]
-    history: list[dict[str, Any]]
-    seconds: float
 
 
 class FoldTrainer:
@@ -170,7 +110,7 @@ class FoldTrainer:
                     bar.set_postfix_str(self._postfix(loss), refresh=False)
                     if self._evaluation_is_due(len(group)):
                         bar.write(self._evaluate())
-                    if not self.machine.clock.allows(0):
+                    if not self._is_done() and not self.machine.clock.allows(0):
                         self._save()
                         bar.write(f"fold {self.fold}: the time budget is used up; state saved.")
                         return None
@@ -236,7 +176,7 @@ class FoldTrainer:
     def _backward(self, batch: Batch, share: float) -> Tensor:
         """Forward, scale, backward. ``share``: the batch's part of the update's rows."""
         with self.machine.precision.autocast():
-            outputs = self.model(batch)
+            outputs = self.model(batch.input_ids, batch.attention_mask)
         loss = self.task.loss(outputs, batch) * share
         self.state.scaler.scale(loss).backward()
         return loss.detach()
@@ -250,6 +190,12 @@ class FoldTrainer:
                 f"fold {self.fold}: {progress.skipped_in_a_row} updates in a row had gradients "
                 'that are not finite. Try precision="float32" or a lower learning_rate.'
             )
+
+    def _is_done(self) -> bool:
+        """Whether the last update of the last epoch was made."""
+        progress = self.state.progress
+        in_last_epoch = progress.epoch == self.settings.epochs - 1
+        return in_last_epoch and progress.batch >= self.batches_per_epoch
 
     def _evaluation_is_due(self, new_batches: int) -> bool:
         """Whether the last batches crossed a point that splits the epoch into equal parts."""

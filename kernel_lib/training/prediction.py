@@ -28,7 +28,7 @@ def predict(
     """The model's outputs, row for row as ``examples`` stand, however they were batched.
 
     Args:
-        model: gives ``(batch, num_outputs)`` for a Batch; left in the mode it was in.
+        model: gives ``(batch, num_outputs)`` for ids and mask; left in the mode it was in.
         examples: any number of encoded rows.
         pad_id: the tokenizer's padding id.
         batch_size: rows at a time.
@@ -46,7 +46,7 @@ def predict(
     for rows in inference_batches(lengths, batch_size=batch_size):
         batch = collate([examples[row] for row in rows], pad_id).to(device)
         with precision.autocast():
-            values = model(batch)
+            values = model(batch.input_ids, batch.attention_mask)
         for row, value in zip(rows, values.float().cpu().numpy(), strict=True):
             outputs[row] = value
         if bar is not None:

@@ -1,0 +1,76 @@
+"""The contract between training and a task, and what a fold is computed on and yields."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+from kernel_lib.config import TrainingSettings
+from kernel_lib.runtime.clock import Clock
+from kernel_lib.runtime.device import Precision
+from kernel_lib.text.batches import Batch, Example
+
+
+class Task(Protocol):
+    """What a task gives to training."""
+
+    name: str
+    score_name: str
+    lower_is_better: bool
+
+    @property
+    def settings(self) -> TrainingSettings:
+        """The run's settings."""
+
+    def build_model(
+        self, backbone: Path, tokenizer: PreTrainedTokenizerBase, train: Sequence[Example]
+    ) -> nn.Module:
+        """The model with pretrained weights; its encoder is called ``backbone``."""
+
+    def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """The loss of a batch, a scalar."""
+
+    def oof_frame(
+        self, examples: Sequence[Example], predictions: NDArray[np.float32]
+    ) -> pd.DataFrame:
+        """Ids, true values and predictions, a row each."""
+
+    def scores(self, oof: pd.DataFrame) -> dict[str, float]:
+        """The scores of such a frame: ``score_name`` first, then its parts."""
+
+    def standard_error(self, oof: pd.DataFrame) -> float:
+        """Of the main score."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where and how a fold is computed.
+
+    Attributes:
+        device: the CPU or a GPU.
+        precision: of the forward passes.
+        clock: the time budget of the whole run.
+    """
+
+    device: torch.device
+    precision: Precision
+    clock: Clock
+
+
+@dataclass(frozen=True)
+class FoldResult:
+    """A finished fold: its out-of-fold predictions, scores, evaluations, and seconds."""
+
+    oof: pd.DataFrame
+    scores: dict[str, float]
+    history: list[dict[str, Any]]
+    seconds: float

@@ -1,0 +1,139 @@
+"""FGM: what it perturbs, how far, and that nothing of it stays."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from kernel_lib.errors import TrainingError
+from kernel_lib.training.adversarial import FGM, GradientProbe
+
+IDS = torch.tensor([[1, 2, 2, 5], [3, 1, 0, 0]])
+MASK = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]])
+USED = [1, 2, 3, 5]
+
+
+class Toy(nn.Module):
+    """Word embeddings and a small network on their masked sum."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = nn.Embedding(10, 4)
+        self.out = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
+
+    def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        return self.out((self.words(ids) * mask.unsqueeze(-1)).sum(1)).square().mean()
+
+
+@pytest.fixture
+def toy() -> Toy:
+    return Toy()
+
+
+def test_the_step_is_epsilon_long_along_the_gradient_and_only_on_used_rows(toy: Toy) -> None:
+    fgm = FGM(toy.words, epsilon=0.7)
+    before = toy.words.weight.detach().clone()
+    toy(IDS, MASK).backward()
+    gradient = toy.words.weight.grad.clone()
+    with fgm.attack(IDS, MASK) as attacked:
+        moved = toy.words.weight.detach() - before
+    assert attacked
+    assert moved.norm().item() == pytest.approx(0.7, rel=1e-5)
+    assert torch.allclose(moved, 0.7 * gradient / gradient.norm(), atol=1e-6)
+    assert moved.abs().sum(1).nonzero().flatten().tolist() == USED
+
+
+def test_the_loss_is_worse_inside_the_attack(toy: Toy) -> None:
+    fgm = FGM(toy.words, epsilon=0.1)
+    clean = toy(IDS, MASK)
+    clean.backward()
+    with fgm.attack(IDS, MASK), torch.no_grad():
+        assert toy(IDS, MASK) > clean
+
+
+def test_weights_are_bit_for_bit_as_before(toy: Toy) -> None:
+    fgm = FGM(toy.words, epsilon=1e3)
+    before = toy.words.weight.detach().clone()
+    toy(IDS, MASK).backward()
+    with fgm.attack(IDS, MASK):
+        assert not torch.equal(toy.words.weight, before)
+    assert torch.equal(toy.words.weight, before)
+
+
+def test_weights_are_as_before_after_an_exception(toy: Toy) -> None:
+    fgm = FGM(toy.words, epsilon=1.0)
+    before = toy.words.weight.detach().clone()
+    toy(IDS, MASK).backward()
+    with pytest.raises(RuntimeError, match="out of memory"), fgm.attack(IDS, MASK):
+        raise RuntimeError("out of memory")
+    assert torch.equal(toy.words.weight, before)
+
+
+@pytest.mark.parametrize("scale", [0.0, math.inf, math.nan])
+def test_no_attack_on_a_zero_or_non_finite_gradient(toy: Toy, scale: float) -> None:
+    fgm = FGM(toy.words, epsilon=1.0)
+    before = toy.words.weight.detach().clone()
+    (toy(IDS, MASK) * scale).backward()
+    with fgm.attack(IDS, MASK) as attacked:
+        assert not attacked
+        assert torch.equal(toy.words.weight, before)
+
+
+def test_the_step_does_not_depend_on_the_loss_scale(toy: Toy) -> None:
+    fgm = FGM(toy.words, epsilon=0.5)
+    before = toy.words.weight.detach().clone()
+    steps = []
+    for scale in (1.0, 65536.0):
+        (toy(IDS, MASK) * scale).backward()
+        with fgm.attack(IDS, MASK):
+            steps.append(toy.words.weight.detach() - before)
+    assert torch.allclose(*steps, atol=1e-6)
+
+
+def test_accumulated_gradients_of_other_batches_do_not_steer_the_attack(toy: Toy) -> None:
+    fgm = FGM(toy.words, epsilon=0.5)
+    before = toy.words.weight.detach().clone()
+    toy(IDS, MASK).backward()
+    with fgm.attack(IDS, MASK):
+        alone = toy.words.weight.detach() - before
+    toy.zero_grad()
+    (toy(torch.tensor([[1, 3]]), torch.tensor([[1, 1]])) * 100).backward()
+    toy(IDS, MASK).backward()
+    with fgm.attack(IDS, MASK):
+        assert torch.allclose(toy.words.weight.detach() - before, alone, atol=1e-6)
+
+
+def test_it_works_on_frozen_embeddings(toy: Toy) -> None:
+    toy.words.weight.requires_grad_(False)
+    fgm = FGM(toy.words, epsilon=0.5)
+    before = toy.words.weight.clone()
+    toy(IDS, MASK).backward()
+    with fgm.attack(IDS, MASK) as attacked:
+        assert attacked
+        assert (toy.words.weight - before).norm().item() == pytest.approx(0.5, rel=1e-5)
+    assert torch.equal(toy.words.weight, before)
+    assert toy.words.weight.grad is None
+
+
+def test_an_attack_without_a_backward_pass_is_refused(toy: Toy) -> None:
+    fgm = FGM(toy.words, epsilon=1.0)
+    toy(IDS, MASK)
+    with pytest.raises(TrainingError, match="backward pass"), fgm.attack(IDS, MASK):
+        pass
+
+
+def test_closing_takes_the_hook_off(toy: Toy) -> None:
+    FGM(toy.words, epsilon=1.0).close()
+    assert not toy.words._forward_hooks
+
+
+def test_the_probe_measures_what_was_added(toy: Toy) -> None:
+    probe = GradientProbe(toy)
+    toy(IDS, MASK).backward()
+    probe.mark()
+    for parameter in toy.parameters():
+        parameter.grad *= 1.5
+    assert probe.added_ratio() == pytest.approx(0.5)

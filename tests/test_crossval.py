@@ -1,0 +1,136 @@
+"""All folds of a run: complete, resumable, repeatable, and never mixed with another run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from safetensors.numpy import load_file
+
+from kernel_lib.artifacts import open_run
+from kernel_lib.errors import ArtifactError
+from kernel_lib.runtime.clock import Clock
+from kernel_lib.training.record import examples_fingerprint, score_table
+from kernel_lib.training.state import RESUME
+
+
+def read_oof(folder: Path) -> pd.DataFrame:
+    return pd.read_csv(folder / "oof.csv", dtype={"text_id": str})
+
+
+def test_a_run_leaves_what_inference_and_people_need(make_case, tmp_path: Path) -> None:
+    case = make_case()
+    run = case.cross_validate()
+    folder = tmp_path / "run"
+    assert run.finished_folds() == [0, 1]
+    for fold in (0, 1):
+        names = {path.name for path in (folder / f"fold{fold}").iterdir()}
+        assert names == {
+            "model.safetensors",
+            "config.json",
+            "manifest.json",
+            "oof.csv",
+            "log.jsonl",
+        }
+    assert not list(folder.rglob("*.tmp"))
+
+    oof = read_oof(folder)
+    assert sorted(oof["text_id"]) == sorted(example.id for example in case.examples)
+    folds = pd.read_csv(folder / "folds.csv", dtype={"id": str}).set_index("id")["fold"]
+    assert (oof["fold"] == folds.loc[oof["text_id"]].to_numpy()).all()
+    by_id = {example.id: example.target for example in case.examples}
+    targets = case.task.settings.target_columns
+    for _, row in oof.iterrows():
+        true = row[[f"true_{name}" for name in targets]].to_numpy(float)
+        assert np.allclose(true, by_id[row["text_id"]])
+
+    record = json.loads((folder / "run.json").read_text())
+    assert record["pooled"]["scores"] == pytest.approx(case.task.scores(oof))
+    assert record["pooled"]["standard_error"] > 0
+    assert record["settings"] == json.loads(json.dumps(case.task.settings.to_dict()))
+    assert list(score_table(run).index) == [0, 1, "all"]
+
+
+def test_nothing_is_pickled(make_case, tmp_path: Path) -> None:
+    make_case().cross_validate()
+    for path in (tmp_path / "run").rglob("*"):
+        if path.is_file():
+            assert path.suffix in {".json", ".jsonl", ".csv", ".safetensors"}, path
+
+
+def test_run_again_trains_nothing_and_changes_nothing(make_case, tmp_path: Path) -> None:
+    make_case().cross_validate()
+    before = {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()}
+    make_case().cross_validate(clock=Clock(0.0))  # no time to train a single step
+    assert before == {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()}
+
+
+def test_folds_trained_in_two_sessions_equal_those_of_one(make_case, tmp_path: Path) -> None:
+    make_case(output_dir=str(tmp_path / "once")).cross_validate()
+    make_case(output_dir=str(tmp_path / "twice"), folds=(1,)).cross_validate()
+    make_case(output_dir=str(tmp_path / "twice"), folds=(0,)).cross_validate()
+    for fold in (0, 1):
+        once = load_file(tmp_path / f"once/fold{fold}/model.safetensors")
+        twice = load_file(tmp_path / f"twice/fold{fold}/model.safetensors")
+        assert all(np.array_equal(once[name], twice[name]) for name in once)
+    assert read_oof(tmp_path / "once").equals(read_oof(tmp_path / "twice"))
+
+
+def test_a_run_stopped_by_the_clock_goes_on(make_case, tmp_path: Path) -> None:
+    make_case(output_dir=str(tmp_path / "unbroken")).cross_validate()
+    run = make_case().cross_validate(clock=Clock(0.0))
+    assert run.finished_folds() == []
+    assert (tmp_path / "run/fold0" / RESUME).is_file()
+    run = make_case().cross_validate()
+    assert run.finished_folds() == [0, 1]
+    assert not (tmp_path / "run/fold0" / RESUME).exists()
+    assert read_oof(tmp_path / "run").equals(read_oof(tmp_path / "unbroken"))
+
+
+def test_resume_from_an_attached_run_folder(make_case, tmp_path: Path) -> None:
+    make_case(output_dir=str(tmp_path / "attached"), folds=(0,)).cross_validate()
+    run = make_case(resume_from=str(tmp_path / "attached")).cross_validate()
+    assert run.folder == tmp_path / "run"
+    assert run.finished_folds() == [0, 1]
+    assert open_run(tmp_path / "attached").finished_folds() == [0]
+
+
+def test_other_settings_in_the_same_folder_are_refused_by_name(make_case) -> None:
+    make_case(folds=(0,)).cross_validate()
+    with pytest.raises(ArtifactError, match=r"dropout was 0\.0, is 0\.1"):
+        make_case(dropout=0.1).cross_validate()
+
+
+def test_other_data_in_the_same_folder_is_refused(make_case) -> None:
+    make_case(folds=(0,)).cross_validate()
+    case = make_case()
+    case.examples[3].target[0] += 0.5
+    with pytest.raises(ArtifactError, match="other data"):
+        case.cross_validate()
+
+
+def test_the_fingerprint_sees_ids_tokens_targets_and_order(make_case) -> None:
+    examples = make_case().examples
+    whole = examples_fingerprint(examples)
+    assert whole == examples_fingerprint(list(examples))
+    assert whole != examples_fingerprint(examples[::-1])
+    assert whole != examples_fingerprint(examples[:-1])
+
+
+def test_a_fold_of_another_run_is_refused(make_case, tmp_path: Path) -> None:
+    make_case().cross_validate()
+    make_case(output_dir=str(tmp_path / "other"), seed=7).cross_validate()
+    (tmp_path / "run/fold1").rename(tmp_path / "gone")
+    (tmp_path / "other/fold1").rename(tmp_path / "run/fold1")
+    with pytest.raises(ArtifactError, match="belongs to run"):
+        make_case().cross_validate()
+
+
+def test_debug_is_small(make_case) -> None:
+    case = make_case(debug=True, n_folds=4, epochs=5)
+    run = case.cross_validate()
+    assert run.finished_folds() == [0, 1]
+    assert run.record["settings"]["epochs"] == 1

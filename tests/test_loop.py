@@ -1,0 +1,174 @@
+"""The training loop against the textbook, and against what public notebooks get wrong."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from kernel_lib.errors import TrainingError
+from kernel_lib.runtime.clock import Clock
+from kernel_lib.training.loop import MAX_SKIPPED_IN_A_ROW, PROBE_EVERY_UPDATES
+from kernel_lib.training.task import Machine
+
+
+def rows(*numbers: int) -> np.ndarray:
+    return np.array(numbers, dtype=np.int64)
+
+
+def gradients_at_step(trainer) -> list[torch.Tensor]:
+    """Fills with the gradients that the optimizer sees."""
+    seen: list[torch.Tensor] = []
+
+    def look(optimizer, args, kwargs) -> None:
+        seen.extend(p.grad.clone() for g in optimizer.param_groups for p in g["params"])
+
+    trainer.state.optimizer.register_step_pre_hook(look)
+    return seen
+
+
+def weights(trainer) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in trainer.model.state_dict().items()}
+
+
+@pytest.mark.parametrize("group", [[rows(0, 1, 2), rows(3, 4, 5)], [rows(0, 1, 2, 3), rows(4)]])
+def test_accumulated_batches_give_the_gradient_of_one_large_batch(make_case, group) -> None:
+    case = make_case(fgm_epsilon=0, max_grad_norm=1e9)
+    together, apart = case.trainer(), case.trainer()
+    one, many = gradients_at_step(together), gradients_at_step(apart)
+    loss_one = together._update([np.concatenate(group)], None)
+    loss_many = apart._update(group, None)
+    assert loss_one == pytest.approx(loss_many, rel=1e-5)
+    for a, b in zip(one, many, strict=True):
+        assert torch.allclose(a, b, atol=1e-6)
+
+
+def test_updates_are_counted_after_accumulation_and_the_partial_one_at_the_end_counts(
+    make_case,
+) -> None:
+    trainer = make_case(batch_size=4, gradient_accumulation_steps=2, epochs=2).trainer()
+    batches = -(-len(trainer.train_examples) // 4)
+    trainer.train()
+    assert trainer.state.progress.updates == 2 * -(-batches // 2)
+    assert trainer.state.schedule.last_epoch == trainer.state.progress.updates
+    assert all(group["lr"] == pytest.approx(0, abs=1e-9) for group in trainer.groups)
+
+
+def test_no_gradient_is_left_on_any_parameter_after_an_update(make_case) -> None:
+    trainer = make_case().trainer()
+    trainer._update([rows(0, 1)], trainer._make_fgm())
+    assert [name for name, p in trainer.model.named_parameters() if p.grad is not None] == []
+
+
+def test_every_trainable_parameter_moves(make_case) -> None:
+    trainer = make_case(warmup_ratio=0.0).trainer()
+    before = weights(trainer)
+    trainer._update([rows(*range(8))], trainer._make_fgm())
+    still = {name for name, value in weights(trainer).items() if torch.equal(value, before[name])}
+    assert still == set()
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16", "fp16"])
+def test_what_fgm_adds_is_of_the_order_of_the_clean_gradient(make_case, precision: str) -> None:
+    trainer = make_case(fgm_epsilon=0.5).trainer(precision=precision)
+    assert trainer.state.scaler.is_enabled() == (precision == "fp16")
+    trainer._update([rows(*range(8))], trainer._make_fgm())
+    assert 0.3 < trainer.state.progress.fgm_ratio < 3
+
+
+def test_with_fgm_the_gradient_is_the_sum_of_both_passes(make_case) -> None:
+    case = make_case(fgm_epsilon=1e-6, max_grad_norm=1e9)
+    without, with_fgm = case.trainer(), case.trainer()
+    clean, both = gradients_at_step(without), gradients_at_step(with_fgm)
+    without._update([rows(0, 1, 2)], None)
+    with_fgm._update([rows(0, 1, 2)], with_fgm._make_fgm())
+    for a, b in zip(clean, both, strict=True):  # so small a step changes the gradient hardly
+        assert torch.allclose(2 * a, b, atol=1e-4, rtol=1e-2)
+
+
+@pytest.mark.parametrize("precision", ["float32", "fp16"])
+def test_clipping_sees_true_gradients_not_scaled_ones(
+    make_case, precision: str, tmp_path: Path
+) -> None:
+    gradients = {}
+    for limit in (1e9, 1e-3):
+        trainer = make_case(max_grad_norm=limit, output_dir=str(tmp_path / str(limit))).trainer(
+            precision=precision
+        )
+        seen = gradients_at_step(trainer)
+        trainer._update([rows(*range(8))], trainer._make_fgm())
+        gradients[limit] = math.sqrt(sum(float(g.square().sum()) for g in seen))
+    assert 1e-2 < gradients[1e9] < 1e3  # of a loss of about 0.2: no factor 65536 in it
+    assert gradients[1e-3] == pytest.approx(1e-3, rel=1e-2)
+
+
+@pytest.mark.parametrize("precision", ["float32", "fp16"])
+def test_a_non_finite_gradient_skips_the_update_cleanly(make_case, precision: str) -> None:
+    trainer = make_case().trainer(precision=precision)
+    fgm = trainer._make_fgm()
+    before, true_loss = weights(trainer), trainer.task._loss
+    trainer.task._loss = lambda outputs, targets: true_loss(outputs, targets) * math.inf
+    trainer._update([rows(0, 1)], fgm)
+    progress = trainer.state.progress
+    assert (progress.updates, progress.skipped) == (0, 1)
+    assert trainer.state.schedule.last_epoch == 0
+    for name, value in weights(trainer).items():
+        assert torch.equal(value, before[name]), name
+
+    trainer.task._loss = true_loss
+    trainer._update([rows(0, 1)], fgm)
+    assert (progress.updates, progress.skipped, progress.skipped_in_a_row) == (1, 1, 0)
+    assert all(torch.isfinite(value).all() for value in weights(trainer).values())
+
+
+def test_the_scaler_backs_off_when_a_gradient_overflows(make_case) -> None:
+    trainer = make_case().trainer(precision="fp16")
+    scale, true_loss = trainer.state.scaler.get_scale(), trainer.task._loss
+    trainer.task._loss = lambda outputs, targets: true_loss(outputs, targets) * math.inf
+    trainer._update([rows(0, 1)], trainer._make_fgm())
+    assert trainer.state.scaler.get_scale() < scale
+
+
+def test_gradients_that_stay_non_finite_end_the_run(make_case) -> None:
+    trainer = make_case(fgm_epsilon=0).trainer()
+    trainer.task._loss = lambda outputs, targets: (outputs - targets).mean() * math.nan
+    with pytest.raises(TrainingError, match="not finite"):
+        for _ in range(MAX_SKIPPED_IN_A_ROW + 1):
+            trainer._update([rows(0)], None)
+
+
+def test_evaluations_split_the_epoch_evenly(make_case) -> None:
+    result = make_case(batch_size=2, epochs=2, evals_per_epoch=2, fgm_epsilon=0).trainer().train()
+    epochs = [record["epoch"] for record in result.history]
+    assert epochs == pytest.approx([0.5, 1.0, 1.5, 2.0], abs=0.06)
+    assert epochs[1] == 1.0 and epochs[3] == 2.0
+
+
+@pytest.mark.parametrize("keep", ["last", "best"])
+def test_the_kept_weights_are_the_last_or_the_best(make_case, keep: str) -> None:
+    case = make_case(keep=keep, epochs=4, learning_rate=2e-2, head_learning_rate=2e-2)
+    trainer = case.trainer()
+    result = trainer.train()
+    seen = [record["scores"]["mcrmse"] for record in result.history]
+    assert len(set(seen)) > 1
+    wanted = min(seen) if keep == "best" else seen[-1]
+    assert result.scores["mcrmse"] == pytest.approx(wanted, abs=1e-6)
+    again = trainer.task.scores(trainer.task.oof_frame(trainer.valid_examples, trainer._predict()))
+    assert again["mcrmse"] == pytest.approx(wanted, abs=1e-6)
+
+
+def test_the_share_of_fgm_is_in_the_record(make_case) -> None:
+    case = make_case(batch_size=2, epochs=1)
+    assert len(case.examples) // 2 // 2 >= PROBE_EVERY_UPDATES
+    assert case.trainer().train().history[0]["fgm_ratio"] > 0
+
+
+def test_the_clock_stops_a_fold_with_its_state_saved(make_case) -> None:
+    trainer = make_case().trainer()
+    trainer.machine = Machine(trainer.machine.device, trainer.machine.precision, Clock(0.0))
+    assert trainer.train() is None
+    assert trainer.resume_path.is_file()
+    assert trainer.state.progress.updates == 1

@@ -1,0 +1,134 @@
+"""Layer-wise rates, and the schedule counted in optimizer updates."""
+
+from __future__ import annotations
+
+import itertools
+import re
+
+import pytest
+import torch
+from torch import nn
+
+from kernel_lib.errors import TrainingError
+from kernel_lib.training.optimizer import (
+    check_partition,
+    groups_table,
+    make_optimizer,
+    make_schedule,
+    parameter_groups,
+    schedule_factor,
+)
+
+
+def rates_by_name(model: nn.Module, groups: list[dict]) -> dict[str, list[float]]:
+    held: dict[str, list[float]] = {name: [] for name, _ in model.named_parameters()}
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    for group in groups:
+        for parameter in group["params"]:
+            held[names[id(parameter)]].append(group["lr"])
+    return held
+
+
+def test_every_trainable_parameter_is_in_exactly_one_group(make_case) -> None:
+    model = make_case().trainer().model
+    held = rates_by_name(model, parameter_groups(model, make_case().task.settings))
+    assert {name for name, rates in held.items() if len(rates) != 1} == set()
+
+
+def test_what_stands_in_no_layer_learns_with_the_embeddings(make_case) -> None:
+    case = make_case(learning_rate=1e-3, layer_decay=0.5, head_learning_rate=7e-3)
+    model = case.trainer().model
+    rates = rates_by_name(model, parameter_groups(model, case.task.settings))
+    for name in (
+        "backbone.encoder.rel_embeddings.weight",
+        "backbone.encoder.LayerNorm.weight",
+        "backbone.encoder.LayerNorm.bias",
+        "backbone.embeddings.word_embeddings.weight",
+    ):
+        assert rates[name] == [1e-3 * 0.5**2], name
+    assert rates["backbone.encoder.layer.0.output.dense.weight"] == [1e-3 * 0.5]
+    assert rates["backbone.encoder.layer.1.output.dense.weight"] == [1e-3]
+    assert rates["head.weight"] == [7e-3]
+    assert rates["pooling.score.0.weight"] == [7e-3]
+
+
+def test_a_decay_of_1_gives_the_plain_encoder_and_head_rates(make_case) -> None:
+    case = make_case(learning_rate=1e-3, layer_decay=1.0, head_learning_rate=7e-3)
+    model = case.trainer().model
+    rates = rates_by_name(model, parameter_groups(model, case.task.settings))
+    assert {r[0] for name, r in rates.items() if name.startswith("backbone.")} == {1e-3}
+    assert {r[0] for name, r in rates.items() if not name.startswith("backbone.")} == {7e-3}
+
+
+def test_frozen_parameters_are_in_no_group_and_do_not_move_the_rates(make_case) -> None:
+    case = make_case(freeze_layers=1, freeze_embeddings=True, layer_decay=0.5)
+    model = case.trainer().model
+    rates = rates_by_name(model, parameter_groups(model, case.task.settings))
+    assert rates["backbone.encoder.layer.0.output.dense.weight"] == []
+    assert rates["backbone.embeddings.word_embeddings.weight"] == []
+    assert rates["backbone.encoder.layer.1.output.dense.weight"] == [1e-3]
+    assert rates["backbone.encoder.rel_embeddings.weight"] == [1e-3 * 0.5**2]
+
+
+def test_vectors_are_not_decayed(make_case) -> None:
+    case = make_case(weight_decay=0.3)
+    for group in parameter_groups(case.trainer().model, case.task.settings):
+        for parameter in group["params"]:
+            assert group["weight_decay"] == (0.3 if parameter.ndim >= 2 else 0.0)
+
+
+def test_a_partition_with_a_hole_or_a_double_is_refused(make_case) -> None:
+    case = make_case()
+    model = case.trainer().model
+    trainable = dict(model.named_parameters())
+    groups = parameter_groups(model, case.task.settings)
+    lost = groups[0]["params"].pop()
+    with pytest.raises(TrainingError, match="exactly one"):
+        check_partition(groups, trainable)
+    groups[1]["params"] += [lost, lost]
+    with pytest.raises(TrainingError, match="exactly one"):
+        check_partition(groups, trainable)
+
+
+def test_nothing_left_to_train_is_said(make_case) -> None:
+    case = make_case()
+    model = case.trainer().model.requires_grad_(False)
+    with pytest.raises(TrainingError, match="every parameter is frozen"):
+        parameter_groups(model, case.task.settings)
+
+
+def test_the_table_counts_every_trainable_parameter(make_case) -> None:
+    case = make_case()
+    model = case.trainer().model
+    table = groups_table(parameter_groups(model, case.task.settings))
+    counted = [int(n.replace(",", "")) for n in re.findall(r"\s(\d[\d,]*)\s+\d\.\d\de", table)]
+    assert sum(counted) == sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.parametrize("shape", ["cosine", "linear"])
+def test_the_rate_rises_over_the_warm_up_then_falls_to_nearly_nothing(shape: str) -> None:
+    factors = [schedule_factor(u, total=100, warmup=10, shape=shape) for u in range(101)]
+    assert 0 < factors[0] < 0.1
+    assert factors[10] == 1.0 == max(factors)
+    assert all(a < b for a, b in itertools.pairwise(factors))
+    assert all(a > b for a, b in itertools.pairwise(factors))
+    assert factors[100] == pytest.approx(0.0)
+
+
+def test_cosine_and_linear_by_hand() -> None:
+    assert schedule_factor(25, total=100, warmup=0, shape="linear") == 0.75
+    assert schedule_factor(50, total=100, warmup=0, shape="cosine") == pytest.approx(0.5)
+    assert schedule_factor(75, total=100, warmup=0, shape="constant") == 1.0
+
+
+def test_each_group_follows_the_schedule_from_its_own_rate(make_case) -> None:
+    case = make_case(warmup_ratio=0.0, schedule="linear")
+    groups = parameter_groups(case.trainer().model, case.task.settings)
+    start = [group["lr"] for group in groups]
+    optimizer = make_optimizer(groups, case.task.settings)
+    schedule = make_schedule(optimizer, total_updates=4, settings=case.task.settings)
+    for parameter in groups[0]["params"]:
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    schedule.step()
+    assert [g["lr"] for g in optimizer.param_groups] == pytest.approx([0.75 * r for r in start])

@@ -1,0 +1,90 @@
+"""The submission has the sample's ids, columns and order, or an error says what differs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from kernel_lib.errors import SubmissionError
+from kernel_lib.results.submission import check_submission, make_submission, write_submission
+
+IDS = ["000123", "53E542321463", "B"]
+
+
+@pytest.fixture
+def sample(tmp_path: Path) -> Path:
+    path = tmp_path / "sample_submission.csv"
+    pd.DataFrame({"text_id": IDS, "x": 3.0, "y": 3.0}).to_csv(path, index=False)
+    return path
+
+
+def test_rows_are_joined_by_id_and_columns_by_name(sample: Path) -> None:
+    frame = make_submission(
+        sample,
+        ids=["B", "000123", "53E542321463"],
+        columns=["y", "x"],
+        predictions=np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 1.5]]),
+    )
+    assert frame.to_dict("list") == {
+        "text_id": IDS,
+        "x": [4.0, 1.5, 2.0],
+        "y": [3.0, 5.0, 1.0],
+    }
+
+
+def test_ids_survive_the_way_to_the_file_and_back(sample: Path, tmp_path: Path) -> None:
+    frame = make_submission(sample, ids=IDS, columns=["x", "y"], predictions=np.full((3, 2), 2.0))
+    write_submission(frame, tmp_path / "submission.csv", sample, lowest=1, highest=5)
+    assert check_submission(tmp_path / "submission.csv", sample)["text_id"].tolist() == IDS
+    assert {path.name for path in tmp_path.iterdir()} == {sample.name, "submission.csv"}
+
+
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        (["000123", "B"], "1 missing .53E542321463."),
+        ([*IDS, "C"], "1 not asked for .C."),
+        (["123", "53E542321463", "B"], "1 missing .000123., 1 not asked for .123."),
+    ],
+)
+def test_other_ids_are_named(sample: Path, ids: list[str], message: str) -> None:
+    with pytest.raises(SubmissionError, match=message):
+        make_submission(
+            sample, ids=ids, columns=["x", "y"], predictions=np.full((len(ids), 2), 2.0)
+        )
+
+
+def test_other_columns_are_named(sample: Path) -> None:
+    with pytest.raises(SubmissionError, match="asks for the columns x, y; predicted were x, z"):
+        make_submission(sample, ids=IDS, columns=["x", "z"], predictions=np.ones((3, 2)))
+
+
+def test_a_missing_sample_is_said(tmp_path: Path) -> None:
+    with pytest.raises(SubmissionError, match="missing or empty"):
+        make_submission(tmp_path / "none.csv", ids=IDS, columns=["x"], predictions=np.ones((3, 1)))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda f: f.iloc[::-1], "another order"),
+        (lambda f: f[["text_id", "y", "x"]], "has the columns"),
+        (lambda f: f.assign(x=[1.0, np.nan, 2.0]), "x of 53E542321463: ''"),
+        (lambda f: f.assign(y=[1.0, 2.0, 5.01]), "y of B: '5.01'"),
+        (lambda f: f.assign(y=[1.0, 2.0, np.inf]), "1 values are no numbers"),
+        (lambda f: f.iloc[:2], "1 missing"),
+    ],
+)
+def test_a_wrong_submission_is_refused_and_the_old_file_stays(
+    sample: Path, tmp_path: Path, change, message: str
+) -> None:
+    path = tmp_path / "submission.csv"
+    path.write_text("the old one")
+    frame = pd.DataFrame({"text_id": IDS, "x": 2.0, "y": 2.0})
+    with pytest.raises(SubmissionError, match=message):
+        write_submission(change(frame), path, sample, lowest=1, highest=5)
+    assert path.read_text() == "the old one"
+    assert {p.name for p in tmp_path.iterdir()} == {sample.name, "submission.csv"}
