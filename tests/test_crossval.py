@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 from kernel_lib.artifacts import open_run
 from kernel_lib.errors import ArtifactError
 from kernel_lib.runtime.clock import Clock
-from kernel_lib.training.record import examples_fingerprint, score_table
+from kernel_lib.training.record import score_table
 from kernel_lib.training.state import RESUME
 
 
@@ -110,14 +110,6 @@ def test_other_data_in_the_same_folder_is_refused(make_case) -> None:
     case.examples[3].target[0] += 0.5
     with pytest.raises(ArtifactError, match="other data"):
         case.cross_validate()
-
-
-def test_the_fingerprint_sees_ids_tokens_targets_and_order(make_case) -> None:
-    examples = make_case().examples
-    whole = examples_fingerprint(examples)
-    assert whole == examples_fingerprint(list(examples))
-    assert whole != examples_fingerprint(examples[::-1])
-    assert whole != examples_fingerprint(examples[:-1])
 
 
 def test_a_fold_of_another_run_is_refused(make_case, tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def execute_notebook(
     manager: Any = client.create_kernel_manager()
     # The kernel is this very Python, not whatever kernelspec of that name is installed.
     manager.kernel_spec.argv[0] = sys.executable
-    manager.transport = "ipc"  # no TCP port for anybody to connect to
+    manager.kernel_spec.argv.append("--log-level=40")  # errors of the kernel only
     work_folder.mkdir(parents=True, exist_ok=True)
     try:
         client.execute(env={**os.environ, "PYTHONWARNINGS": QUIET, **environment})

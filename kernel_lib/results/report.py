@@ -25,7 +25,7 @@ from kernel_lib.results import plots
 from kernel_lib.runtime.clock import format_seconds
 from kernel_lib.runtime.files import write_text
 from kernel_lib.tasks.regression import RegressionSettings, RegressionTask
-from kernel_lib.training.crossval import score_table
+from kernel_lib.training.record import score_table
 
 REPORT = "report.html"
 SETTINGS_OF_TASK: dict[str, type[TrainingSettings]] = {RegressionTask.name: RegressionSettings}
@@ -139,7 +139,7 @@ def _warnings(
     """What a person should know before trusting the score."""
     settings, (lowest, highest) = record["settings"], FGM_RATIO_BOUNDS
     if missing := _missing_folds(record):
-        yield f"Not finished: fold {', '.join(map(str, missing))}. Its rows are not scored yet."
+        yield f"Not finished: fold {', '.join(map(str, missing))}. Rows there are not scored yet."
     if settings.get("debug") or settings.get("max_rows"):
         yield f"Only {record['rows']:,} rows were used (debug or max_rows): a trial, not a result."
     if settings.get("keep") == "best":
@@ -158,7 +158,7 @@ def _warnings(
         true, predicted = oof[f"true_{target}"], oof[f"pred_{target}"]
         rmse, spread = float(((predicted - true) ** 2).mean() ** 0.5), float(true.std(ddof=0))
         if rmse > spread:
-            yield f"{target}: RMSE {rmse:.3f}; always predicting the mean has {spread:.3f}."
+            yield f"{target}: RMSE {rmse:.3f}; always predicting the mean: {spread:.3f}."
 
 
 def _worth_a_look(warnings: Iterator[str]) -> str:
@@ -175,8 +175,8 @@ def _scores(run: Run) -> Iterator[str]:
     mean = np.mean([entry["scores"][run.record["score_name"]] for entry in run.record["folds"]])
     yield f'<h2>Scores</h2>\n<div class="wide">{_table(rows, header=table.columns.tolist())}</div>'
     yield (
-        '<p class="muted">The last row scores all out-of-fold predictions together. That is not '
-        f"the mean of the folds, which is {mean:.4f}.</p>"
+        '<p class="muted">The last row scores all out-of-fold predictions together. It is not the '
+        f"mean of the folds ({mean:.4f}), if often close to it.</p>"
     )
 
 

@@ -23,6 +23,7 @@ from kernel_lib.errors import SettingsError
 from kernel_lib.metrics.regression import mcrmse_standard_error, rmse_by_column
 from kernel_lib.model.backbone import (
     build_backbone,
+    checkpoint_activations,
     fit_embeddings,
     freeze,
     load_backbone,
@@ -160,7 +161,7 @@ class RegressionTask:
         reinitialise(encoder, s.reinit_layers)
         freeze(encoder, embeddings=s.freeze_embeddings, layers=s.freeze_layers)
         if s.gradient_checkpointing:
-            encoder.gradient_checkpointing_enable({"use_reentrant": False})
+            checkpoint_activations(encoder)
         model = self._with_head(encoder)
         means = np.mean([e.target for e in train if e.target is not None], axis=0)
         with torch.no_grad():

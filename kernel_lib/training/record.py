@@ -158,8 +158,9 @@ def score_line(run: Run) -> str:
     if not pooled:
         return "no fold is finished yet: run again to go on, with more time or fewer epochs"
     name = run.record["score_name"]
+    score, error = pooled["scores"][name], pooled["standard_error"]
     return (
-        f"CV {name} {pooled['scores'][name]:.4f} ± {pooled['standard_error']:.4f} (standard error), "
+        f"CV {name} {score:.4f} ± {error:.4f} (standard error), "
         f"{pooled['rows']:,} rows out of fold, {len(run.record['folds'])} folds, "
         f"{format_seconds(pooled['seconds'])}"
     )

@@ -1,0 +1,58 @@
+"""The time budget."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from kernel_lib.runtime.clock import Clock, format_seconds
+
+
+@pytest.fixture
+def now(monkeypatch) -> list[float]:
+    """The time, in a list so that a test can move it."""
+    moment = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: moment[0])
+    return moment
+
+
+def test_the_clock_counts_down_from_when_it_was_made(now) -> None:
+    clock = Clock(60)
+    now[0] += 45
+    assert (clock.elapsed_seconds, clock.left_seconds) == (45, 15)
+
+
+def test_what_just_fits_is_allowed_and_what_is_longer_is_not(now) -> None:
+    clock = Clock(60)
+    now[0] += 45
+    assert clock.allows(15) and not clock.allows(15.1)
+
+
+def test_an_overdrawn_clock_allows_nothing(now) -> None:
+    clock = Clock(60)
+    now[0] += 61
+    assert clock.left_seconds == -1
+    assert not clock.allows(0)
+
+
+def test_setting_the_wall_clock_back_does_not_give_more_time(monkeypatch) -> None:
+    clock = Clock(3600)
+    monkeypatch.setattr(time, "time", lambda: 0.0)
+    assert 0 <= clock.elapsed_seconds < 60
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0 s"),
+        (59.4, "59 s"),
+        (59.6, "1 min 00 s"),
+        (750, "12 min 30 s"),
+        (3599.7, "1 h 00 min"),
+        (3600 * 3 + 5 * 60 + 59, "3 h 05 min"),
+        (30 * 3600, "30 h 00 min"),
+    ],
+)
+def test_seconds_read_well(seconds: float, text: str) -> None:
+    assert format_seconds(seconds) == text

@@ -1,0 +1,63 @@
+"""Executing a notebook: its own folder and process, its outputs kept, its errors passed on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from kernel_lib.offline.execute import NotebookError, execute_notebook
+
+
+def notebook(folder: Path, *cells: str) -> Path:
+    content = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    content.metadata["kernelspec"] = {
+        "name": "python3",
+        "display_name": "Python 3",
+        "language": "python",
+    }
+    path = folder / "a.ipynb"
+    nbformat.write(content, path)
+    return path
+
+
+def test_it_runs_in_the_work_folder_with_the_environment_and_this_python(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = notebook(
+        tmp_path,
+        "import os, sys\nfrom pathlib import Path\nPath('here.txt').write_text('x')",
+        "print(os.environ['A_NAME'], sys.executable)",
+    )
+    before = path.read_bytes()
+    executed = execute_notebook(
+        path,
+        work_folder=tmp_path / "work",
+        executed=tmp_path / "out/a.ipynb",
+        environment={"A_NAME": "a value"},
+    )
+    assert (tmp_path / "work/here.txt").is_file()
+    import sys
+
+    line = f"a value {sys.executable}\n"
+    assert executed.cells[1].outputs[0]["text"] == line
+    assert nbformat.read(tmp_path / "out/a.ipynb", as_version=4) == executed
+    assert line in capsys.readouterr().out  # shown while it ran
+    assert path.read_bytes() == before
+
+
+def test_a_failing_cell_is_named_and_what_was_printed_is_kept(tmp_path: Path) -> None:
+    path = notebook(
+        tmp_path, "print('so far')", "raise ValueError('train.csv is gone')", "print('never')"
+    )
+    with pytest.raises(NotebookError, match=r"a\.ipynb: ValueError: train\.csv is gone"):
+        execute_notebook(
+            path,
+            work_folder=tmp_path,
+            executed=tmp_path / "out.ipynb",
+            environment={},
+            echo=False,
+        )
+    cells = nbformat.read(tmp_path / "out.ipynb", as_version=4).cells
+    assert cells[0].outputs[0]["text"] == "so far\n" and not cells[2].outputs

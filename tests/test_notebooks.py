@@ -1,0 +1,146 @@
+"""The notebooks: pairs in step, short, alike where they must be, green on a stand-in of Kaggle."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import jupytext
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+
+from kernel_lib.offline.execute import NotebookError, execute_notebook
+from tests.conftest import ROOT
+
+FOLDER = ROOT / "notebooks"
+NAMES = sorted(path.stem for path in FOLDER.glob("*.py"))
+FB3 = "feedback-prize-english-language-learning"
+SMALL = {
+    "n_folds": 2,
+    "epochs": 1,
+    "max_length": 64,
+    "learning_rate": 1e-3,
+    "head_learning_rate": 1e-3,
+}
+
+
+def cells(notebook: nbformat.NotebookNode) -> list[tuple]:
+    return [(c.cell_type, c.source, c.metadata.get("tags", [])) for c in notebook.cells]
+
+
+def test_every_source_has_its_notebook_and_the_reverse() -> None:
+    assert sorted(path.stem for path in FOLDER.glob("*.ipynb")) == NAMES and NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_pair_is_in_step(name: str) -> None:
+    source = jupytext.read(FOLDER / f"{name}.py")
+    made = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
+    assert cells(made) == cells(source), "run: make notebooks"
+    for key in ("kernelspec", "kaggle"):
+        assert made.metadata[key] == source.metadata[key], "run: make notebooks"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_notebook_is_committed_without_outputs(name: str) -> None:
+    for cell in nbformat.read(FOLDER / f"{name}.ipynb", as_version=4).cells:
+        assert not cell.get("outputs") and cell.get("execution_count") is None
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_notebook_is_offline_on_a_t4(name: str) -> None:
+    kaggle = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4).metadata.kaggle
+    assert kaggle.isInternetEnabled is False and kaggle.isGpuEnabled is True
+    assert kaggle.accelerator == "nvidiaTeslaT4"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_notebook_is_short(name: str) -> None:
+    code = [c for c in nbformat.read(FOLDER / f"{name}.ipynb", 4).cells if c.cell_type == "code"]
+    assert len(code) <= 14
+    assert max(len(cell.source.splitlines()) for cell in code) <= 20
+    assert sum("parameters" in cell.metadata.get("tags", []) for cell in code) == 1
+
+
+def test_the_first_cell_is_the_same_everywhere() -> None:
+    first = {
+        next(
+            c.source for c in nbformat.read(FOLDER / f"{n}.ipynb", 4).cells if c.cell_type == "code"
+        )
+        for n in NAMES
+    }
+    assert len(first) == 1
+
+
+@pytest.fixture(params=["nested", "flat"])
+def kaggle(request: pytest.FixtureRequest, material, tmp_path: Path) -> Path:
+    """``/kaggle`` in one of its two layouts: library, competition and backbone attached."""
+    root = tmp_path / "kaggle"
+    nested = request.param == "nested"
+    place = {
+        FB3: f"competitions/{FB3}" if nested else FB3,
+        "kernel-lib": "datasets/somebody/kernel-lib" if nested else "kernel-lib",
+        "deberta-v3-base": (
+            "models/microsoft/deberta-v3/pytorch/deberta-v3-base/1" if nested else "deberta-v3-base"
+        ),
+    }
+    shutil.copytree(material.competition, root / "input" / place[FB3])
+    shutil.copytree(material.backbone, root / "input" / place["deberta-v3-base"])
+    shutil.copytree(
+        ROOT / "kernel_lib",
+        root / "input" / place["kernel-lib"] / "kernel_lib",
+        ignore=shutil.ignore_patterns("__pycache__"),
+    )
+    return root
+
+
+def execute(name: str, root: Path, work: Path, **settings) -> str:
+    """Runs a notebook as on Kaggle and gives back all that it printed."""
+    executed = execute_notebook(
+        FOLDER / f"{name}.ipynb",
+        work_folder=work,
+        executed=work.with_suffix(".ipynb"),
+        environment={
+            "KERNEL_LIB_KAGGLE_ROOT": str(root),
+            "KERNEL_LIB_SETTINGS": json.dumps(settings),
+            "KAGGLE_KERNEL_RUN_TYPE": "Batch",
+        },
+        echo=False,
+        cell_timeout_seconds=240,
+    )
+    return json.dumps(executed, ensure_ascii=False)
+
+
+def test_the_fb3_pair_from_train_csv_to_a_checked_submission(kaggle: Path, tmp_path: Path) -> None:
+    printed = execute("fb3_train", kaggle, tmp_path / "train", **SMALL)
+    assert str(kaggle / "input") in printed.split("kernel_lib 0")[1][:400]  # the attached library
+    assert "CV mcrmse" in printed and "image/png" in printed
+    assert (tmp_path / "train/run/report.html").stat().st_size > 10_000
+
+    output = kaggle / "input/notebooks/somebody/fb3-train"  # as Kaggle attaches an output
+    shutil.copytree(tmp_path / "train", output)
+    execute("fb3_infer", kaggle, tmp_path / "infer")
+    found = pd.read_csv(tmp_path / "infer/submission.csv", dtype={"text_id": str})
+    (sample_path,) = (kaggle / "input").rglob("sample_submission.csv")
+    sample = pd.read_csv(sample_path, dtype={"text_id": str})
+    assert found["text_id"].tolist() == sample["text_id"].tolist()
+    assert list(found.columns) == list(sample.columns)
+    values = found.drop(columns="text_id").to_numpy()
+    assert np.isfinite(values).all() and values.std() > 0
+    assert [path.name for path in (tmp_path / "infer").iterdir()] == ["submission.csv"]
+
+
+def test_bad_input_ends_in_one_clear_message_and_no_file(material, tmp_path: Path) -> None:
+    root = tmp_path / "kaggle"
+    shutil.copytree(material.competition, root / "input" / FB3)
+    shutil.copytree(ROOT / "kernel_lib", root / "input/kernel-lib/kernel_lib")
+    with pytest.raises(NotebookError) as caught:
+        execute("fb3_train", root, tmp_path / "work", backbone="microsoft/deberta-v3-base")
+    message = str(caught.value)
+    assert "BackboneError: backbone='microsoft/deberta-v3-base' is no folder" in message
+    assert "nothing is ever downloaded" in message
+    assert "Traceback" not in message
+    assert list((tmp_path / "work").iterdir()) == []

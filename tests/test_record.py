@@ -1,0 +1,61 @@
+"""What a run's record says, and what it refuses to be mixed with."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from kernel_lib.errors import ArtifactError, DataError
+from kernel_lib.runtime.clock import Clock
+from kernel_lib.training.record import examples_fingerprint, score_line
+
+
+def test_the_fingerprint_sees_ids_tokens_targets_and_order(make_case) -> None:
+    examples = make_case().examples
+    whole = examples_fingerprint(examples)
+    assert whole == examples_fingerprint(list(examples))
+    assert whole != examples_fingerprint(examples[::-1])
+    assert whole != examples_fingerprint(examples[:-1])
+
+
+def test_the_score_line_gives_score_error_rows_and_folds(make_case) -> None:
+    run = make_case().cross_validate()
+    score = run.record["pooled"]["scores"]["mcrmse"]
+    line = score_line(run)
+    assert line.startswith(f"CV mcrmse {score:.4f} ± ")
+    assert "40 rows out of fold, 2 folds" in line
+
+
+def test_without_a_finished_fold_the_line_says_what_to_do(make_case) -> None:
+    run = make_case().cross_validate(clock=Clock(0.0))
+    assert score_line(run) == (
+        "no fold is finished yet: run again to go on, with more time or fewer epochs"
+    )
+
+
+def test_settings_that_only_say_where_may_change_between_sessions(make_case) -> None:
+    first = make_case(folds=(0,)).cross_validate()
+    second = make_case(folds=(0,), time_budget_seconds=5.0, eval_batch_size=3).cross_validate()
+    assert first.id == second.id
+
+
+def test_another_tokenizer_is_refused(make_case) -> None:
+    make_case(folds=(0,)).cross_validate()
+    case = make_case(folds=(0,))
+    case.tokenizer.add_tokens(["The quick"])
+    with pytest.raises(ArtifactError, match="other tokens"):
+        case.cross_validate()
+
+
+def test_resume_from_a_folder_that_is_no_run_is_said(make_case, tmp_path) -> None:
+    with pytest.raises(ArtifactError, match=r"resume_from=.* has no run\.json"):
+        make_case(resume_from=str(tmp_path)).cross_validate()
+
+
+def test_no_rows_are_said_before_anything_is_written(make_case, tmp_path) -> None:
+    case = make_case()
+    empty = dataclasses.replace(case, examples=[], folds=case.folds[:0])
+    with pytest.raises(DataError, match="no rows"):
+        empty.cross_validate()
+    assert not (tmp_path / "run").exists()
