@@ -1,6 +1,6 @@
 """The look of the kit's figures: colours, quiet axes, and a figure that shows itself.
 
-Nothing here goes through pyplot: no backend is chosen, no global style changed, no figure kept open.
+Nothing here goes through pyplot: no backend is chosen, no style changed, no figure kept open.
 """
 
 from __future__ import annotations
