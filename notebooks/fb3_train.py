@@ -38,9 +38,10 @@ from pathlib import Path
 
 os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
 inputs = Path(os.environ.get("KERNEL_LIB_KAGGLE_ROOT", "/kaggle")) / "input"
-attached = (found for depth in range(1, 7) for found in inputs.glob("*/" * depth + "kernel_lib"))
-around = (folder / "kernel_lib" for folder in (Path.cwd(), *Path.cwd().parents))
-library = next(found for found in (*attached, *around) if (found / "errors.py").is_file())
+attached = [found for depth in range(7) for found in inputs.glob("*/" * depth + "kernel_lib")]
+around = [folder / "kernel_lib" for folder in (Path.cwd(), *Path.cwd().parents)]
+library = next((found for found in attached + around if (found / "errors.py").is_file()), None)
+assert library, f"kernel_lib is not among the inputs ({inputs}): attach the dataset that holds it"
 sys.path.insert(0, str(library.parent))
 
 import kernel_lib

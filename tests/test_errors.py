@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import runpy
 
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
@@ -34,9 +35,7 @@ def test_a_notebook_shows_message_and_place_without_frames(shell, tmp_path, caps
         "def inner():\n    raise DataError('train.csv has no column. Add it.')\n"
         "def outer():\n    inner()\n"
     )
-    shell.push({"path": str(library)})
-    shell.run_cell("code = compile(open(path).read(), path, 'exec'); exec(code)")
-    capsys.readouterr()
+    shell.push(runpy.run_path(str(library)))
     result = shell.run_cell("outer()")
     shown = "".join(capsys.readouterr())
     assert isinstance(result.error_in_exec, DataError)

@@ -23,7 +23,8 @@ from kernel_lib.runtime.clock import format_seconds
 from kernel_lib.runtime.files import read_json
 from kernel_lib.runtime.paths import KAGGLE_ROOT_VARIABLE
 
-NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
+LIBRARY = Path(__file__).parents[1]
+NOTEBOOKS = LIBRARY.parent / "notebooks"
 SETTINGS = {
     # A model this small learns little at the rates of a pretrained one.
     "n_folds": 2,
@@ -36,11 +37,16 @@ SETTINGS = {
 
 
 def make_kaggle_tree(root: Path, *, train_rows: int = 400, test_rows: int = 60) -> None:
-    """A stand-in for ``/kaggle``: competition data and a backbone among its inputs."""
+    """A stand-in for ``/kaggle``: library, competition data and a backbone among its inputs."""
     competition = root / "input/competitions/feedback-prize-english-language-learning"
     write_competition(competition, train_rows=train_rows, test_rows=test_rows)
     corpus = pd.read_csv(competition / "train.csv", dtype=str)["full_text"].tolist()
     write_backbone(root / "input/datasets/someone/deberta-v3-base", corpus=corpus)
+    shutil.copytree(
+        LIBRARY,
+        root / "input/datasets/someone/kernel-lib/kernel_lib",
+        ignore=shutil.ignore_patterns("__pycache__"),
+    )
 
 
 def run_demo(folder: Path) -> None:
