@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -119,6 +120,25 @@ def test_a_fold_of_another_run_is_refused(make_case, tmp_path: Path) -> None:
     (tmp_path / "other/fold1").rename(tmp_path / "run/fold1")
     with pytest.raises(ArtifactError, match="belongs to run"):
         make_case().cross_validate()
+
+
+def test_a_full_disk_ends_in_one_message_with_nothing_half_written(
+    make_case, tmp_path: Path
+) -> None:
+    case = make_case()
+    folder = tmp_path / "run"
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    case.cross_validate(clock=Clock(0.0))
+    (folder / "fold0" / RESUME).unlink()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))  # smaller than a fold's weights
+    try:
+        with pytest.raises(ArtifactError, match=r"could not write .*model\.safetensors"):
+            case.cross_validate()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list((folder / "fold0").iterdir()) == []
+    assert open_run(folder).finished_folds() == []
+    assert case.cross_validate().finished_folds() == [0, 1]  # once there is space
 
 
 def test_debug_is_small(make_case) -> None:

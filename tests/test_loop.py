@@ -124,6 +124,14 @@ def test_a_non_finite_gradient_skips_the_update_cleanly(make_case, precision: st
     assert all(torch.isfinite(value).all() for value in weights(trainer).values())
 
 
+def test_one_scaler_serves_the_whole_fold(make_case) -> None:
+    trainer = make_case(epochs=2).trainer(precision="fp16")
+    trainer.train()
+    assert trainer.state.progress.skipped == 0
+    in_a_row = trainer.state.scaler.state_dict()["_growth_tracker"]
+    assert in_a_row == trainer.state.progress.updates  # a new scaler would count from 0
+
+
 def test_the_scaler_backs_off_when_a_gradient_overflows(make_case) -> None:
     trainer = make_case().trainer(precision="fp16")
     scale, true_loss = trainer.state.scaler.get_scale(), trainer.task._loss

@@ -22,8 +22,18 @@ def read(tmp_path: Path):
     return read_bytes
 
 
-def test_ids_stay_the_text_they_are(read) -> None:
-    ids = ["53E542321463", "000123", "1.50", "1e5", "NA", "+7", " padded"]
+@pytest.mark.parametrize(
+    "ids",
+    [
+        ["53E542321463", "12E3"],  # all floats to a careless reader
+        ["000123", "000124"],
+        ["1.50", "2.0"],
+        ["True", "False"],
+        ["NA", "null"],
+        ["53E542321463", "000123", "NA", "+7", " padded", "0016926B079C"],
+    ],
+)
+def test_ids_stay_the_text_they_are(read, ids: list[str]) -> None:
     frame = read("text_id,full_text\n" + "".join(f"{row_id},x\n" for row_id in ids))
     assert frame["text_id"].tolist() == ids
 

@@ -317,7 +317,9 @@ def test_a_folders_own_code_is_never_run_whatever_is_answered(tmp_path, monkeypa
     )
     (folder / "own.py").write_text(
         f"open({str(marker)!r}, 'w').close()\n"
-        "from transformers import BertConfig as OwnConfig, BertTokenizer as Own\n"
+        "from transformers import BertTokenizer, PreTrainedConfig\n"
+        "class OwnConfig(PreTrainedConfig):\n    model_type = 'own'\n"
+        "class Own(BertTokenizer):\n    pass\n"
     )
     monkeypatch.setattr("builtins.input", lambda *_: "y")
     with contextlib.suppress(BackboneError):

@@ -39,6 +39,7 @@ FREEZE_TABLE = {
     ("funnel", 1024, 24): 1,  # xlarge: blocks, not layers
     ("funnel", 1024, 16): 1,  # large
 }
+FULL_STOP = "."
 _LAYER = re.compile(r"(?:^|\.)(?:layer|layers|blocks|h)\.(\d+)(?:\.|$)")
 
 
@@ -152,7 +153,8 @@ def fit_embeddings(backbone: Any, tokenizer: Any) -> None:
 
     DeBERTa-v3 has 128,100 rows for 128,001 tokens, so a new token finds a row there already, and
     the table must not shrink to the tokenizer's size; BERT's table grows. A row that pretraining
-    never met starts as the mean of those it met.
+    never met starts as a copy of the full stop's: the mean of all rows would be a tenth as long, the
+    LayerNorm after it would blow its gradient up, and FGM would push that one row and no other.
 
     Args:
         backbone: the encoder, changed in place.
@@ -167,7 +169,7 @@ def fit_embeddings(backbone: Any, tokenizer: Any) -> None:
         table = backbone.get_input_embeddings().weight
     if added:
         with torch.no_grad():
-            table[added] = table[: min(added)].mean(dim=0)
+            table[added] = table[tokenizer(FULL_STOP)["input_ids"][-2]].clone()  # then [SEP]
 
 
 def freeze(
