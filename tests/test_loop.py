@@ -166,6 +166,7 @@ def test_the_kept_weights_are_the_last_or_the_best(make_case, keep: str) -> None
     assert result.scores["mcrmse"] == pytest.approx(wanted, abs=1e-6)
     again = trainer.task.scores(trainer.task.oof_frame(trainer.valid_examples, trainer._predict()))
     assert again["mcrmse"] == pytest.approx(wanted, abs=1e-6)
+    assert result.epoch == (1 + seen.index(wanted) if keep == "best" else 4)
 
 
 def test_the_share_of_fgm_is_in_the_record(make_case) -> None:

@@ -153,8 +153,8 @@ def fit_embeddings(backbone: Any, tokenizer: Any) -> None:
 
     DeBERTa-v3 has 128,100 rows for 128,001 tokens, so a new token finds a row there already, and
     the table must not shrink to the tokenizer's size; BERT's table grows. A row that pretraining
-    never met starts as a copy of the full stop's: the mean of all rows would be a tenth as long, the
-    LayerNorm after it would blow its gradient up, and FGM would push that one row and no other.
+    never met starts as a copy of the full stop's: the mean of all rows is a tenth as long, the
+    LayerNorm after it blows its gradient up, and FGM pushes that one row and no other.
 
     Args:
         backbone: the encoder, changed in place.

@@ -99,12 +99,12 @@ def cross_validate(
 
 def _save_fold(task: Task, run: Run, fold: int, trainer: FoldTrainer, result: FoldResult) -> None:
     backbone: Any = trainer.model.backbone
-    summary = {
+    summary: dict[str, Any] = {
         "score_name": task.score_name,
         "score": result.scores[task.score_name],
         "scores": result.scores,
         "rows": len(result.oof),
-        "epoch": result.history[-1]["epoch"] if result.history else 0,
+        "epoch": result.epoch,
         "seconds": round(result.seconds, 1),
         "precision": trainer.machine.precision.name,
     }

@@ -208,19 +208,19 @@ class FoldTrainer:
     def _evaluate(self) -> str:
         """Scores the validation part, records it, and returns the line to print."""
         progress = self.state.progress
+        epoch = progress.epoch + progress.batch / self.batches_per_epoch
         self._last_predictions = self._predict()
         scores = self._scores(self._last_predictions)
         score = scores[self.task.score_name]
         better = progress.best is None or (score < progress.best) == self.task.lower_is_better
         if better:
-            progress.best = score
+            progress.best, progress.best_epoch = score, epoch
             if self.settings.keep == "best":
                 self.state.best_weights = {
                     name: value.detach().cpu().clone()
                     for name, value in self.model.state_dict().items()
                 }
         self._count_seconds()
-        epoch = progress.epoch + progress.batch / self.batches_per_epoch
         record = {
             "fold": self.fold,
             "epoch": round(epoch, 4),
@@ -266,7 +266,13 @@ class FoldTrainer:
         self._count_seconds()
         oof = self.task.oof_frame(self.valid_examples, self._last_predictions)
         progress = self.state.progress
-        return FoldResult(oof, self.task.scores(oof), progress.history, progress.seconds)
+        return FoldResult(
+            oof=oof,
+            scores=self.task.scores(oof),
+            epoch=progress.best_epoch if self.settings.keep == "best" else self.settings.epochs,
+            history=progress.history,
+            seconds=progress.seconds,
+        )
 
     def _make_fgm(self) -> FGM | None:
         if self.settings.fgm_epsilon == 0:

@@ -34,7 +34,8 @@ class Progress:
         loss_sum: sum of the losses since the last evaluation, weighted by rows.
         loss_rows: rows in that sum.
         fgm_ratio: last measured share that FGM adds to the gradient; NaN before the first.
-        best: the best score so far, with ``keep="best"``; None before the first.
+        best: the best score so far; None before the first.
+        best_epoch: where it was reached, in epochs done.
         history: one record an evaluation.
         seconds: time spent in the fold by earlier sessions and this one.
     """
@@ -48,6 +49,7 @@ class Progress:
     loss_rows: int = 0
     fgm_ratio: float = float("nan")
     best: float | None = None
+    best_epoch: float = 0.0
     history: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
 

@@ -68,9 +68,18 @@ class Machine:
 
 @dataclass(frozen=True)
 class FoldResult:
-    """A finished fold: its out-of-fold predictions, scores, evaluations, and seconds."""
+    """A finished fold.
+
+    Attributes:
+        oof: its out-of-fold predictions.
+        scores: of these.
+        epoch: that the kept weights are from, counted in epochs done.
+        history: one record an evaluation.
+        seconds: spent on it, by all sessions together.
+    """
 
     oof: pd.DataFrame
     scores: dict[str, float]
+    epoch: float
     history: list[dict[str, Any]]
     seconds: float
