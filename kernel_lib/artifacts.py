@@ -62,7 +62,8 @@ class Run:
     def finished_folds(self) -> list[int]:
         """The folds whose manifest is there, in order."""
         found = self.folder.glob(f"fold*/{MANIFEST}")
-        return sorted(int(path.parent.name.removeprefix("fold")) for path in found)
+        numbers = (path.parent.name.removeprefix("fold") for path in found)
+        return sorted(int(number) for number in numbers if number.isdecimal())
 
 
 def open_run(folder: Path) -> Run:
@@ -160,10 +161,17 @@ def read_manifest(run: Run, fold: int, *, check: tuple[str, ...] = ()) -> dict[s
     """
     folder = run.fold_folder(fold)
     manifest: dict[str, Any] = read_json(folder / MANIFEST)
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("sha256"), dict):
+        raise ArtifactError(f"{folder / MANIFEST} is not a manifest: damaged? Copy it again.")
     if manifest.get("run_id") != run.id:
         raise ArtifactError(
             f"{folder} belongs to run {manifest.get('run_id')}, not to {run.id} beside it: other "
             "settings, data or backbone. Keep each run's folders together."
+        )
+    if manifest.get("fold") != fold:
+        raise ArtifactError(
+            f"{folder} holds fold {manifest.get('fold')}: a folder was renamed or copied over "
+            "another. Copy the run folder again."
         )
     for name in check:
         if not (folder / name).is_file():

@@ -67,6 +67,11 @@ _KEEPS_BOUND = {
 class Settings:
     """Base of all settings: validation, JSON, overrides."""
 
+    def __new__(cls, **values: Any) -> Self:
+        """Refuses an unknown name, as :meth:`replace` does, where Python would only say no."""
+        _refuse_unknown(values, cls)
+        return super().__new__(cls)
+
     def __post_init__(self) -> None:
         hints = typing.get_type_hints(type(self))
         for field in dataclasses.fields(self):
@@ -208,7 +213,8 @@ class TrainingSettings(Settings):
         super().__post_init__()
         if self.debug:
             rows = min(self.max_rows or DEBUG_ROWS, DEBUG_ROWS)
-            for name, value in {"n_folds": 2, "epochs": 1, "max_rows": rows}.items():
+            small = {"n_folds": 2, "folds": (), "epochs": 1, "max_rows": rows}
+            for name, value in small.items():
                 object.__setattr__(self, name, value)
         beyond = [fold for fold in self.folds if not 0 <= fold < self.n_folds]
         if beyond:

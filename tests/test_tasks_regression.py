@@ -37,7 +37,12 @@ def test_the_defaults_are_those_of_the_best_known_run() -> None:
         0.01,
         1e-6,
     )
-    assert (s.schedule, s.loss, s.pooling, s.fgm_epsilon) == ("cosine", "smooth_l1", "attention", 0.2)
+    assert (s.schedule, s.loss, s.pooling, s.fgm_epsilon) == (
+        "cosine",
+        "smooth_l1",
+        "attention",
+        0.2,
+    )
     assert (s.dropout, s.keep, s.target_columns) == (0.0, "last", FB3_COLUMNS)
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 import transformers
-from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 
@@ -36,8 +35,8 @@ FREEZE_TABLE = {
     ("deberta-v2", 1536, 24): 12,  # v2-xlarge
     ("deberta", 1024, 24): 16,  # large (v1)
     ("deberta", 1024, 48): 36,  # xlarge (v1)
-    ("funnel", 1024, 24): 1,  # xlarge: blocks, not layers
-    ("funnel", 1024, 16): 1,  # large
+    ("funnel", 1024, 30): 1,  # xlarge: blocks, not layers
+    ("funnel", 1024, 24): 1,  # large
 }
 FULL_STOP = "."
 _LAYER = re.compile(r"(?:^|\.)(?:layer|layers|blocks|h)\.(\d+)(?:\.|$)")
@@ -48,7 +47,7 @@ def layer_index(name: str) -> int | None:
 
     Example: ``encoder.layer.3.output.dense.bias`` gives 3, ``encoder.rel_embeddings.weight`` None.
     """
-    match = _LAYER.search(name)
+    match = None if name.startswith("decoder.") else _LAYER.search(name)
     return int(match.group(1)) if match else None
 
 
@@ -114,9 +113,11 @@ def load_backbone(folder: Path, *, dropout: float) -> PreTrainedModel:
             dtype=torch.float32,
             local_files_only=True,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are named below
+            trust_remote_code=False,
             **_attention_options(),
         )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except Exception as error:  # of any class: safetensors', torch's, the unpickler's
         raise BackboneError(f"the weights in {folder} cannot be loaded: {error}") from error
     missing = [name for name in loading["missing_keys"] if not name.startswith("pooler.")]
     wrong = [*missing, *(str(entry) for entry in loading["mismatched_keys"])]
@@ -134,7 +135,7 @@ def read_config(folder: Path) -> PreTrainedConfig:
         state = "has no config.json" if folder.is_dir() else "does not exist"
         raise BackboneError(f"the backbone folder {folder} {state}.")
     try:
-        return AutoConfig.from_pretrained(folder, local_files_only=True)
+        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise BackboneError(f"{folder}/config.json cannot be used: {error}") from error
 
@@ -161,9 +162,7 @@ def fit_embeddings(backbone: Any, tokenizer: Any) -> None:
         tokenizer: the run's tokenizer; its tokens beyond the pretrained ones are the new ones.
     """
     table: torch.Tensor = backbone.get_input_embeddings().weight
-    added = sorted(
-        index for index, token in tokenizer.added_tokens_decoder.items() if not token.special
-    )
+    added = list(range(tokenizer.pretrained_size, len(tokenizer)))
     if len(tokenizer) > len(table):
         backbone.resize_token_embeddings(len(tokenizer), mean_resizing=False)
         table = backbone.get_input_embeddings().weight
@@ -227,9 +226,9 @@ def reinitialise(backbone: PreTrainedModel, layers: int) -> None:
                 nn.init.zeros_(module.bias)
             if isinstance(module, nn.Embedding) and module.padding_idx is not None:
                 nn.init.zeros_(module.weight[module.padding_idx])
-        elif isinstance(module, nn.LayerNorm):
-            nn.init.ones_(module.weight)
-            nn.init.zeros_(module.bias)
+        else:  # layer norms of all families; DeBERTa v1's biases of queries and values
+            for key, parameter in module.named_parameters(recurse=False):
+                nn.init.constant_(parameter, 1.0 if key == "weight" else 0.0)
 
 
 def checkpoint_activations(backbone: Any) -> None:

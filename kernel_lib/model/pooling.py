@@ -47,7 +47,8 @@ class Pooling(nn.Module, ABC):
 def masked_mean(states: Tensor, mask: Tensor) -> Tensor:
     """Mean over the tokens: ``(batch, seq_len, hidden)`` and mask to ``(batch, hidden)``."""
     weights = mask.unsqueeze(-1).to(states.dtype)
-    return (states * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1.0)
+    kept = states.masked_fill(mask.unsqueeze(-1) == 0, 0)
+    return kept.sum(dim=1) / weights.sum(dim=1).clamp(min=1.0)
 
 
 class ClsPooling(Pooling):
@@ -105,7 +106,9 @@ class GemPooling(Pooling):
     def forward(self, hidden_states: HiddenStates, mask: Tensor) -> Tensor:
         # In float32: powers of half-precision values overflow and underflow soon.
         with torch.autocast(mask.device.type, enabled=False):
-            positive = hidden_states[-1].float().clamp(min=1e-6)
+            # Padding out first: the power of a large value there is inf, its gradient nan.
+            states = hidden_states[-1].float().masked_fill(mask.unsqueeze(-1) == 0, 1.0)
+            positive = states.clamp(min=1e-6)
             return masked_mean(positive**self.power, mask) ** (1.0 / self.power)
 
 

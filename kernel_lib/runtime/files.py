@@ -23,9 +23,9 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         ArtifactError: the disk is full or not writable; the temporary file is removed.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         with open(temporary, "rb") as handle:
             os.fsync(handle.fileno())
@@ -36,7 +36,8 @@ def replacing(path: Path) -> Iterator[Path]:
             "What stood there before is untouched; free some space and run again."
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

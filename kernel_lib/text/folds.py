@@ -103,6 +103,12 @@ def _splits(
                 f"{n_folds} folds. Lower n_folds."
             )
         return GroupKFold(n_folds).split(rows, groups=groups)
+    for column in target_columns:
+        if column not in frame.columns:
+            raise DataError(
+                f"no column {column!r} to stratify by; there are "
+                f"{', '.join(map(repr, frame.columns))}."
+            )
     values = frame[list(target_columns)].to_numpy(np.float64)
     if scheme == "stratified":
         # A bin must hold a row for every fold.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -32,14 +33,18 @@ def read_table(path: Path, *, columns: Sequence[str], id_column: str) -> pd.Data
             empty or comes twice.
     """
     try:
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            frame = pd.read_csv(
+                path, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False
+            )
     except FileNotFoundError:
         raise DataError(f"{path} does not exist.") from None
     except UnicodeDecodeError as error:
         raise DataError(_not_utf8(path, error)) from None
     except pd.errors.EmptyDataError:
         raise DataError(f"{path} is empty: not even a header.") from None
-    except (pd.errors.ParserError, csv.Error) as error:
+    except (pd.errors.ParserError, pd.errors.ParserWarning, csv.Error) as error:
         raise DataError(f"{path} is not a CSV file: {str(error).strip()}.") from None
     missing = [name for name in (id_column, *columns) if name not in frame.columns]
     if missing:

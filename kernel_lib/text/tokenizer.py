@@ -54,15 +54,16 @@ def build_tokenizer(backbone: Path, *, keep_newlines: bool) -> PreTrainedTokeniz
     if (backbone / "spm.model").is_file():
         tokenizer = _from_sentencepiece(backbone / "spm.model")
     elif (backbone / "tokenizer.json").is_file():
-        tokenizer = PreTrainedTokenizerFast.from_pretrained(backbone, local_files_only=True)
+        tokenizer = _read(PreTrainedTokenizerFast, backbone)
     elif (backbone / "vocab.txt").is_file():
-        tokenizer = AutoTokenizer.from_pretrained(backbone, local_files_only=True)
+        tokenizer = _read(AutoTokenizer, backbone)
     else:
         raise BackboneError(
             f"{backbone} has no tokenizer: none of spm.model, tokenizer.json, vocab.txt. Copy the "
             "tokenizer files of the model beside its config.json."
         )
     _check_special_tokens(tokenizer, backbone)
+    tokenizer.pretrained_size = len(tokenizer)  # ids from here on are new to the encoder
     if keep_newlines:
         # normalized=False: matched before the normaliser turns line breaks into spaces.
         tokenizer.add_tokens([AddedToken(NEWLINE, normalized=False, special=False)])
@@ -101,8 +102,14 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
         )
     names = ("pad_token", "cls_token", "sep_token", "unk_token", "mask_token")
     config = read_json(folder / "tokenizer_config.json")
+    try:
+        backend = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    except Exception as error:  # tokenizers raises plain Exception
+        raise ArtifactError(
+            f"{folder}/tokenizer.json is damaged ({error}). Copy it again."
+        ) from None
     return PreTrainedTokenizerFast(
-        tokenizer_file=str(folder / "tokenizer.json"), **{name: config[name] for name in names}
+        tokenizer_object=backend, **{name: config[name] for name in names}
     )
 
 
@@ -128,9 +135,10 @@ def _from_sentencepiece(path: Path) -> PreTrainedTokenizerFast:
     backend = Tokenizer(
         models.Unigram(pieces, unk_id=unknown[0], byte_fallback=model.trainer_spec.byte_fallback)
     )
-    steps: list[normalizers.Normalizer] = [normalizers.Strip()]
+    steps: list[normalizers.Normalizer] = []
     if model.normalizer_spec.precompiled_charsmap:
         steps.append(normalizers.Precompiled(model.normalizer_spec.precompiled_charsmap))
+    steps.append(normalizers.Replace(Regex(r"\A +| +\z"), ""))
     steps.append(normalizers.Replace(Regex(" {2,}"), " "))
     backend.normalizer = normalizers.Sequence(steps)
     backend.pre_tokenizer = pre_tokenizers.Metaspace("▁", prepend_scheme="always")
@@ -150,6 +158,15 @@ def _from_sentencepiece(path: Path) -> PreTrainedTokenizerFast:
         unk_token="[UNK]",
         mask_token="[MASK]",
     )
+
+
+def _read(reader: Any, backbone: Path) -> Any:
+    try:
+        tokenizer = reader.from_pretrained(backbone, local_files_only=True, trust_remote_code=False)
+        tokenizer("a")
+    except Exception as error:  # tokenizers raises plain Exception
+        raise BackboneError(f"the tokenizer files in {backbone} cannot be read: {error}") from error
+    return tokenizer
 
 
 def _check_special_tokens(tokenizer: PreTrainedTokenizerBase, backbone: Path) -> None:
