@@ -2,7 +2,7 @@
 
     run.json      settings, versions, fingerprints, scores, seconds
     folds.csv     id, fold
-    oof.csv       id, fold, pred_<target>...
+    oof.csv       id, fold, true_<target>..., pred_<target>...
     tokenizer/    tokenizer.json and its config, built at training time
     fold0/        model.safetensors, config.json, oof.csv, log.jsonl, and last of all manifest.json
     report.html
@@ -73,7 +73,8 @@ def open_run(folder: Path) -> Run:
         ArtifactError: it is no run folder, or one of a newer layout.
     """
     record = read_json(folder / RUN_RECORD)
-    if not isinstance(record, dict) or record.get("format") != FORMAT or "run_id" not in record:
+    needed = {"run_id", "task", "settings", "identity", "folds"}
+    if not isinstance(record, dict) or record.get("format") != FORMAT or needed - set(record):
         raise ArtifactError(
             f"{folder / RUN_RECORD} is not a record this version reads (format {FORMAT}). "
             "Use the kernel_lib that wrote it."

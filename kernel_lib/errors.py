@@ -36,7 +36,7 @@ class ArtifactError(KernelLibError):
 
 
 class TrainingError(KernelLibError):
-    """Training cannot go on: gradients stay non-finite, or nothing is left to train."""
+    """Training or predicting cannot go on: numbers not finite, memory full, nothing to train."""
 
 
 class SubmissionError(KernelLibError):

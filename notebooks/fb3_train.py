@@ -51,7 +51,7 @@ print(f"kernel_lib {kernel_lib.__version__} from {library}")
 # %% [markdown]
 # ## Settings
 #
-# The only cell to edit. All names, meanings and defaults are in `kernel_lib/config.py` and
+# The only cell to edit. All names, meanings and defaults are in `kernel_lib/config/runs.py` and
 # `kernel_lib/tasks/regression.py`; inference reads them back from the run folder.
 
 # %% tags=["parameters"]
@@ -125,7 +125,8 @@ score_table(run)
 # %%
 from kernel_lib.results.report import write_report
 
-print(write_report(run))
+if run.finished_folds():
+    print(write_report(run))
 for path in sorted(run.folder.rglob("*")):
     if path.is_file():
         print(f"{path.stat().st_size / 1e6:10.2f} MB  {path.relative_to(run.folder)}")

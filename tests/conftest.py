@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import socket
-from collections.abc import Iterator
+import runpy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ os.environ.pop("KERNEL_LIB_SETTINGS", None)
 from kernel_lib.offline.material import write_backbone, write_competition
 
 ROOT = Path(__file__).parents[1]
+runpy.run_path(str(ROOT / "tests/no_network/sitecustomize.py"))  # the same guard as in notebooks
 SHARED = ROOT.parent / "shared"
 
 
@@ -40,23 +40,6 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Material:
     corpus = pd.read_csv(root / "competition/train.csv", dtype=str)["full_text"].tolist()
     write_backbone(root / "backbone", corpus=corpus)
     return Material(root / "competition", root / "backbone")
-
-
-@pytest.fixture(autouse=True)
-def no_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A test that reaches for anything but this machine fails."""
-    connect = socket.socket.connect
-
-    def guarded(self: socket.socket, address: Any) -> None:
-        if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in (
-            "127.0.0.1",
-            "::1",
-        ):
-            pytest.fail(f"a test tried to reach {address}")
-        connect(self, address)
-
-    monkeypatch.setattr(socket.socket, "connect", guarded)
-    yield
 
 
 @pytest.fixture(autouse=True)

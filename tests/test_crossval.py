@@ -146,3 +146,10 @@ def test_debug_is_small(make_case) -> None:
     run = case.cross_validate()
     assert run.finished_folds() == [0, 1]
     assert run.record["settings"]["epochs"] == 1
+    assert run.folder.name == "run-debug"  # never taken for the real one
+
+
+def test_no_fold_is_begun_when_the_time_is_up(make_case, tmp_path: Path) -> None:
+    make_case(folds=(0,)).cross_validate()
+    make_case().cross_validate(clock=Clock(0.0))
+    assert not (tmp_path / "run/fold1").exists()

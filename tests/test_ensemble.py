@@ -87,6 +87,16 @@ def test_two_runs_count_alike(make_case, material, tmp_path: Path) -> None:
     assert np.allclose(both, (one + two) / 2, atol=1e-6)
 
 
+def test_sessions_of_one_run_attached_side_by_side_count_each_fold_once(
+    make_case, run_folder: Path, material, tmp_path: Path, capsys
+) -> None:
+    first = make_case(output_dir=str(tmp_path / "first"), folds=(1,)).cross_validate().folder
+    alone = infer(run_folder, material.competition, tmp_path)
+    both = infer(run_folder, material.competition, tmp_path, runs=(str(first), str(run_folder)))
+    pd.testing.assert_frame_equal(alone, both)
+    assert "fold 1 is also in" in capsys.readouterr().out
+
+
 def test_empty_and_odd_texts_get_a_prediction_and_a_warning(
     run_folder: Path, material, tmp_path: Path
 ) -> None:

@@ -107,6 +107,7 @@ def execute(name: str, root: Path, work: Path, **settings) -> str:
             "KERNEL_LIB_KAGGLE_ROOT": str(root),
             "KERNEL_LIB_SETTINGS": json.dumps(settings),
             "KAGGLE_KERNEL_RUN_TYPE": "Batch",
+            "PYTHONPATH": str(Path(__file__).parent / "no_network"),
         },
         echo=False,
         cell_timeout_seconds=240,
@@ -131,6 +132,18 @@ def test_the_fb3_pair_from_train_csv_to_a_checked_submission(kaggle: Path, tmp_p
     values = found.drop(columns="text_id").to_numpy()
     assert np.isfinite(values).all() and values.std() > 0
     assert [path.name for path in (tmp_path / "infer").iterdir()] == ["submission.csv"]
+
+
+def test_a_training_notebook_stopped_by_its_clock_ends_green_and_goes_on(
+    kaggle: Path, tmp_path: Path
+) -> None:
+    printed = execute("fb3_train", kaggle, tmp_path / "one", **SMALL, time_budget_seconds=0.001)
+    assert "state saved" in printed and "no fold is finished yet" in printed
+    assert (tmp_path / "one/run/fold0/resume.safetensors").is_file()
+    earlier = kaggle / "input/notebooks/somebody/fb3-train"
+    shutil.copytree(tmp_path / "one", earlier)
+    printed = execute("fb3_train", kaggle, tmp_path / "two", **SMALL, resume_from=f"{earlier}/run")
+    assert "CV mcrmse" in printed
 
 
 def test_bad_input_ends_in_one_clear_message_and_no_file(material, tmp_path: Path) -> None:

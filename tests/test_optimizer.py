@@ -70,6 +70,14 @@ def test_frozen_parameters_are_in_no_group_and_do_not_move_the_rates(make_case) 
     assert rates["backbone.encoder.rel_embeddings.weight"] == [1e-3 * 0.5**2]
 
 
+def test_a_decoder_beside_the_layers_learns_with_the_shared_parts(make_case) -> None:
+    case = make_case(layer_decay=0.5)
+    model = case.trainer().model
+    model.backbone.decoder = nn.ModuleDict({"layers": nn.ModuleList([nn.Linear(4, 4)])})
+    rates = rates_by_name(model, parameter_groups(model, case.task.settings))
+    assert rates["backbone.decoder.layers.0.weight"] == [1e-3 * 0.5**2]
+
+
 def test_vectors_are_not_decayed(make_case) -> None:
     case = make_case(weight_decay=0.3)
     for group in parameter_groups(case.trainer().model, case.task.settings):

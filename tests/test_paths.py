@@ -16,7 +16,6 @@ from kernel_lib.runtime.paths import (
     find_folder,
     input_folders,
     input_root,
-    on_kaggle,
 )
 
 SLUG = "feedback-prize-english-language-learning"
@@ -119,14 +118,6 @@ def test_folders_come_shallow_first_to_the_depth_of_kaggle_models_without_hidden
 def test_the_input_root_is_kaggles_unless_the_environment_names_another(monkeypatch) -> None:
     monkeypatch.delenv(KAGGLE_ROOT_VARIABLE, raising=False)
     assert input_root() == Path("/kaggle/input")
-
-
-@pytest.mark.parametrize("kind", ["Batch", "Interactive"])
-def test_kaggle_is_known_by_its_variable(monkeypatch, kind: str) -> None:
-    monkeypatch.delenv("KAGGLE_KERNEL_RUN_TYPE", raising=False)
-    assert not on_kaggle()
-    monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", kind)
-    assert on_kaggle()
 
 
 @pytest.fixture

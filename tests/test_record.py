@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from kernel_lib.errors import ArtifactError, DataError
+from kernel_lib.errors import ArtifactError, DataError, SettingsError
 from kernel_lib.runtime.clock import Clock
 from kernel_lib.training.record import examples_fingerprint, score_line
 
@@ -49,8 +49,36 @@ def test_another_tokenizer_is_refused(make_case) -> None:
 
 
 def test_resume_from_a_folder_that_is_no_run_is_said(make_case, tmp_path) -> None:
-    with pytest.raises(ArtifactError, match=r"resume_from=.* has no run\.json"):
-        make_case(resume_from=str(tmp_path)).cross_validate()
+    with pytest.raises(ArtifactError, match=r"run\.json is missing"):
+        make_case(resume_from=str(tmp_path / "nothing")).cross_validate()
+    assert not (tmp_path / "run").exists()
+
+
+def test_resume_from_a_run_of_other_settings_copies_nothing(make_case, tmp_path) -> None:
+    make_case(output_dir=str(tmp_path / "attached"), folds=(0,)).cross_validate()
+    with pytest.raises(ArtifactError, match=r"attached holds another run: seed was 42, is 7"):
+        make_case(resume_from=str(tmp_path / "attached"), seed=7).cross_validate()
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_mended_typo_is_not_held_against_a_run_that_never_began(make_case, tmp_path) -> None:
+    with pytest.raises(SettingsError, match="pooling='atention'"):
+        make_case(pooling="atention").cross_validate()
+    assert make_case().cross_validate().finished_folds() == [0, 1]
+
+
+def test_temporary_files_of_a_killed_session_are_removed(make_case, tmp_path) -> None:
+    make_case(folds=(0,)).cross_validate()
+    left = tmp_path / "run/fold1/.resume.safetensors.1234.tmp"
+    left.parent.mkdir()
+    left.write_bytes(b"half")
+    make_case(folds=(0,)).cross_validate()
+    assert not left.exists()
+
+
+def test_a_second_session_with_more_folds_is_recorded_as_such(make_case) -> None:
+    make_case(folds=(0,)).cross_validate()
+    assert make_case().cross_validate().record["settings"]["folds"] == ()
 
 
 def test_no_rows_are_said_before_anything_is_written(make_case, tmp_path) -> None:

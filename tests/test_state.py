@@ -63,6 +63,38 @@ def test_resumed_equals_unbroken(make_case, tmp_path: Path, precision: str, stop
     assert result.seconds > 0
 
 
+@pytest.mark.parametrize("killed_at", [3, 6, 9])
+def test_killed_between_two_saves_equals_unbroken(
+    make_case, tmp_path: Path, killed_at: int
+) -> None:
+    changes = {"dropout": 0.2, "batch_size": 2, "epochs": 1, "evals_per_epoch": 2, "keep": "best"}
+    unbroken = make_case(**changes, output_dir=str(tmp_path / "a")).trainer()
+    expected = unbroken.train()
+
+    case = make_case(**changes, output_dir=str(tmp_path / "b"))
+    victim = case.trainer()
+    update, calls = victim._update, iter(range(1, 100))
+
+    def until_killed(group, fgm) -> float:
+        number = next(calls)
+        victim._last_save = 0.0 if number == killed_at - 1 else float("inf")  # a save, then none
+        if number == killed_at + 1:
+            raise KeyboardInterrupt
+        return update(group, fgm)
+
+    victim._update = until_killed
+    with pytest.raises(KeyboardInterrupt):
+        victim.train()
+    assert victim.state.progress.updates == killed_at
+
+    resumed = case.trainer()
+    result = resumed.train()
+    for name, value in unbroken.model.state_dict().items():
+        assert torch.equal(value, resumed.model.state_dict()[name]), name
+    assert result.oof.equals(expected.oof)
+    assert without_seconds(result.history) == without_seconds(expected.history)
+
+
 def test_a_state_of_another_run_is_refused(make_case, tmp_path: Path) -> None:
     trainer = make_case(output_dir=str(tmp_path / "a")).trainer()
     trainer.state.save(tmp_path / RESUME, "another")

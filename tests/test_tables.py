@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from kernel_lib.errors import DataError
-from kernel_lib.text.tables import fingerprint, numeric_columns, read_table
+from kernel_lib.text.tables import numeric_columns, read_table
 
 
 @pytest.fixture
@@ -161,17 +161,3 @@ def test_of_many_wrong_targets_all_are_counted_and_some_shown() -> None:
     with pytest.raises(DataError, match="9 rows do not") as caught:
         as_numbers(["x"] * 9 + ["3"])
     assert "04: 'x'" in str(caught.value) and "05: 'x'" not in str(caught.value)
-
-
-def test_the_fingerprint_follows_content_and_order_and_nothing_else() -> None:
-    frame = pd.DataFrame({"a": ["1", "2"], "b": ["x", "y"], "c": ["p", "q"]})
-    same = frame.assign(c="other").set_index(pd.Index([7, 9]))
-    assert fingerprint(frame, ["a", "b"]) == fingerprint(same, ["a", "b"])
-    others = [
-        frame.assign(b=["x", "z"]),
-        frame.iloc[::-1],
-        frame.iloc[:1],
-        frame.assign(a=["12", ""]),
-    ]
-    found = {fingerprint(other, ["a", "b"]) for other in [frame, *others]}
-    assert len(found) == 5

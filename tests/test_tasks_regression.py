@@ -120,6 +120,24 @@ def test_frozen_and_checkpointed_as_the_settings_say(make_case, material) -> Non
     assert any(getattr(m, "gradient_checkpointing", False) for m in model.backbone.modules())
 
 
+def test_longer_texts_than_the_encoder_has_positions_are_refused(make_case, tmp_path) -> None:
+    from transformers import AutoConfig, AutoModel
+
+    config = AutoConfig.for_model(
+        "bert",
+        vocab_size=700,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        max_position_embeddings=64,
+    )
+    AutoModel.from_config(config).save_pretrained(tmp_path / "bert")
+    case = make_case(max_length=65)
+    with pytest.raises(SettingsError, match="max_length=72, but the encoder has 64 positions"):
+        case.task.build_model(tmp_path / "bert", case.tokenizer, case.examples)
+
+
 def test_predictions_are_clipped_to_the_scale(make_case) -> None:
     case = make_case()
     wild = np.linspace(-3, 9, 12, dtype=np.float32).reshape(2, 6)

@@ -62,7 +62,7 @@ def find_backbone(name: str) -> Path:
         BackboneError: there is none, or several; a hub name is never looked up on a network.
     """
     if Path(name).is_dir():
-        return Path(name)
+        return _with_config(Path(name))
     wanted = Path(name).name
     found = [
         folder
@@ -83,6 +83,18 @@ def find_backbone(name: str) -> Path:
         f"backbone={name!r} is no folder, and no folder of that name with a config.json is under "
         f"{input_root()}. {hint}Attach the model's files as an input, or give their path."
     )
+
+
+def _with_config(folder: Path) -> Path:
+    """The folder, or its one sub-folder with a ``config.json``: a Kaggle Model's version, say."""
+    if (folder / "config.json").is_file():
+        return folder
+    inside = sorted(path.parent for path in folder.glob("*/config.json"))
+    if len(inside) != 1:
+        raise BackboneError(
+            f"the backbone folder {folder} has no config.json, and {len(inside)} of its folders do."
+        )
+    return inside[0]
 
 
 def load_backbone(folder: Path, *, dropout: float) -> PreTrainedModel:
@@ -171,18 +183,26 @@ def fit_embeddings(backbone: Any, tokenizer: Any) -> None:
             table[added] = table[tokenizer(FULL_STOP)["input_ids"][-2]].clone()  # then [SEP]
 
 
-def freeze(
-    backbone: PreTrainedModel, *, embeddings: bool | None, layers: int | None
-) -> tuple[bool, int]:
-    """Stops the lowest parts of the encoder from training.
+def check_length(backbone: PreTrainedModel, max_length: int) -> None:
+    """Raises SettingsError when texts may be longer than the encoder's table of positions."""
+    for name, module in backbone.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
+            # RoBERTa counts its positions from behind the padding id.
+            first = 0 if module.padding_idx is None else module.padding_idx + 1
+            limit = module.num_embeddings - first
+            if max_length > limit:
+                raise SettingsError(
+                    f"max_length={max_length}, but the encoder has {limit} positions."
+                )
+
+
+def freeze(backbone: PreTrainedModel, *, embeddings: bool | None, layers: int | None) -> None:
+    """Stops the lowest parts of the encoder from training, and says so.
 
     Args:
         backbone: the encoder, changed in place.
         embeddings: whether the embeddings freeze; None: as ``FREEZE_TABLE`` says.
         layers: how many of the lowest layers freeze; None: as ``FREEZE_TABLE`` says.
-
-    Returns:
-        What was frozen: embeddings or not, and the number of layers.
 
     Raises:
         SettingsError: more layers than the encoder has.
@@ -201,7 +221,8 @@ def freeze(
             embeddings and name.startswith("embeddings.")
         ):
             parameter.requires_grad_(False)
-    return embeddings, layers
+    if embeddings or layers:
+        print(f"frozen: {'embeddings and ' if embeddings else ''}the lowest {layers} layers")
 
 
 def reinitialise(backbone: PreTrainedModel, layers: int) -> None:

@@ -36,9 +36,16 @@ from kernel_lib.training.prediction import predict
 
 @dataclass(frozen=True)
 class Member:
-    """A run in the ensemble: its task, its encoded test rows, its padding id."""
+    """A run in the ensemble.
 
-    run: Run
+    Attributes:
+        folds: where each of its folds stands; sessions of one run may be attached side by side.
+        task: what it was trained for.
+        examples: the encoded test rows.
+        pad_id: its tokenizer's.
+    """
+
+    folds: dict[int, Run]
     task: RegressionTask
     examples: list[Example]
     pad_id: int
@@ -53,9 +60,8 @@ def find_runs(given: Sequence[str]) -> list[Run]:
     Raises:
         ArtifactError: there is none, or a folder is no run or has no finished fold.
     """
-    folders = [Path(folder) for folder in given] or [
-        folder for folder in input_folders() if (folder / RUN_RECORD).is_file()
-    ]
+    found = [folder for folder in input_folders() if (folder / RUN_RECORD).is_file()]
+    folders = [Path(folder) for folder in given] or found
     if not folders:
         raise ArtifactError(
             f"no run folder ({RUN_RECORD}) under {input_root()}. Attach the training notebook's "
@@ -97,17 +103,17 @@ def predict_submission(settings: InferenceSettings) -> Path:
     task = task_of(runs[0])
     test, sample = task.read_test(settings.data_dir)
     ids = test[task.settings.id_column].tolist()
-    members = [_make_member(run, test) for run in runs]
+    members = [_make_member(folds, test) for folds in _folds_by_run(runs)]
     _check_columns(members)
     for member in members:
-        for fold in member.run.finished_folds():
-            read_manifest(member.run, fold, check=(WEIGHTS, CONFIG))
+        for fold, run in member.folds.items():
+            read_manifest(run, fold, check=(WEIGHTS, CONFIG))
 
     path = Path(settings.submission)
     run_means: list[NDArray[np.float64]] = []
     for member in members:
         fold_sum = np.zeros((len(ids), len(task.settings.target_columns)))
-        for count, fold in enumerate(member.run.finished_folds(), start=1):
+        for count, fold in enumerate(member.folds, start=1):
             fold_sum += _predict_fold(member, fold, settings)
             mean = np.mean([*run_means, fold_sum / count], axis=0)
             frame = make_submission(
@@ -123,11 +129,24 @@ def predict_submission(settings: InferenceSettings) -> Path:
                 lowest=task.settings.target_min,
                 highest=task.settings.target_max,
             )
-        run_means.append(fold_sum / len(member.run.finished_folds()))
+        run_means.append(fold_sum / len(member.folds))
     return path
 
 
-def _make_member(run: Run, test: Any) -> Member:
+def _folds_by_run(runs: Sequence[Run]) -> list[dict[int, Run]]:
+    """The folds of each different run, every fold once, however many sessions of it are there."""
+    by_id: dict[str, dict[int, Run]] = {}
+    for run in runs:
+        folds = by_id.setdefault(run.id, {})
+        for fold in run.finished_folds():
+            if fold in folds:
+                print(f"{run.folder}: fold {fold} is also in {folds[fold].folder}; taken once")
+            folds.setdefault(fold, run)
+    return [dict(sorted(folds.items())) for folds in by_id.values()]
+
+
+def _make_member(folds: dict[int, Run], test: Any) -> Member:
+    run = next(iter(folds.values()))
     task = task_of(run)
     tokenizer = load_tokenizer(run.folder / TOKENIZER)
     found, written = token_fingerprint(tokenizer), run.record["identity"]["tokens"]
@@ -136,7 +155,7 @@ def _make_member(run: Run, test: Any) -> Member:
             f"the tokenizer in {run.folder / TOKENIZER} gives other ids (fingerprint {found}) than "
             f"in training ({written}): altered, or read differently by this version of tokenizers."
         )
-    return Member(run, task, task.encode(test, tokenizer), int(tokenizer.pad_token_id))
+    return Member(folds, task, task.encode(test, tokenizer), int(tokenizer.pad_token_id))
 
 
 def _check_columns(members: Sequence[Member]) -> None:
@@ -144,20 +163,21 @@ def _check_columns(members: Sequence[Member]) -> None:
     for member in members[1:]:
         if member.task.settings.target_columns != first.task.settings.target_columns:
             raise ArtifactError(
-                f"{member.run.folder} predicts {member.task.settings.target_columns}, "
-                f"{first.run.folder} {first.task.settings.target_columns}: they cannot be averaged."
+                f"one run predicts {', '.join(first.task.settings.target_columns)}, another "
+                f"{', '.join(member.task.settings.target_columns)}: they cannot be averaged."
             )
 
 
 def _predict_fold(member: Member, fold: int, settings: InferenceSettings) -> NDArray[np.float32]:
     """One fold's clipped predictions for all rows, ``(rows, columns)``."""
-    folder = member.run.fold_folder(fold)
+    run = member.folds[fold]
+    folder = run.fold_folder(fold)
     device = pick_device()
     model = member.task.empty_model(folder)
     load_weights(model, folder / WEIGHTS)
     model.to(device)
     batches = -(-len(member.examples) // settings.batch_size)
-    with progress_bar(batches, f"{member.run.folder.name} fold {fold}") as bar:
+    with progress_bar(batches, f"{run.folder.name} fold {fold}") as bar:
         predictions = predict(
             model,
             member.examples,

@@ -97,11 +97,11 @@ def write_submission(
 
 
 def _read_sample(sample: Path) -> pd.DataFrame:
-    header = read_header(sample)
+    header = _read_header(sample)
     return read_table(sample, columns=header, id_column=header[0])
 
 
-def read_header(path: Path) -> list[str]:
+def _read_header(path: Path) -> list[str]:
     """The column names of a CSV file. Raises SubmissionError when there is no such file."""
     try:
         return list(pd.read_csv(path, nrows=0, encoding="utf-8-sig").columns)
@@ -113,8 +113,9 @@ def read_header(path: Path) -> list[str]:
 
 
 def _compare_ids(sample: Path, wanted: pd.Series, found: pd.Index) -> None:
-    missing = [value for value in wanted if value not in set(found)]
-    extra = [value for value in found if value not in set(wanted)]
+    there, asked = set(found), set(wanted)
+    missing = [value for value in wanted if value not in there]
+    extra = [value for value in found if value not in asked]
     if missing or extra:
         raise SubmissionError(
             f"the ids differ from those of {sample}: {len(missing)} missing "

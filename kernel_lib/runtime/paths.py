@@ -28,11 +28,6 @@ def input_root() -> Path:
     return kaggle_root() / "input"
 
 
-def on_kaggle() -> bool:
-    """Whether this process runs as a Kaggle notebook, or as a rehearsal of one."""
-    return "KAGGLE_KERNEL_RUN_TYPE" in os.environ
-
-
 def input_folders() -> Iterator[Path]:
     """Every folder under the inputs, shallow ones first, hidden ones left out."""
     level = [input_root()]

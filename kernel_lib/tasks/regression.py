@@ -23,6 +23,7 @@ from kernel_lib.errors import SettingsError
 from kernel_lib.metrics.regression import mcrmse_standard_error, rmse_by_column
 from kernel_lib.model.backbone import (
     build_backbone,
+    check_length,
     checkpoint_activations,
     fit_embeddings,
     freeze,
@@ -32,7 +33,7 @@ from kernel_lib.model.backbone import (
 from kernel_lib.model.heads import PooledModel
 from kernel_lib.model.pooling import make_pooling
 from kernel_lib.runtime.paths import find_folder
-from kernel_lib.text.batches import Batch, Example, encode_texts
+from kernel_lib.text.batches import Batch, Example, encode_texts, padded_length
 from kernel_lib.text.folds import make_folds
 from kernel_lib.text.tables import numeric_columns, read_table
 from kernel_lib.training.losses import make_loss
@@ -157,6 +158,7 @@ class RegressionTask:
         """
         s = self.settings
         encoder = load_backbone(backbone, dropout=s.dropout)
+        check_length(encoder, padded_length(s.max_length))
         fit_embeddings(encoder, tokenizer)
         reinitialise(encoder, s.reinit_layers)
         freeze(encoder, embeddings=s.freeze_embeddings, layers=s.freeze_layers)

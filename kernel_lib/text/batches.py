@@ -80,7 +80,7 @@ def encode_texts(
 def collate(examples: Sequence[Example], pad_id: int) -> Batch:
     """Pads examples to the longest of them, rounded up to a multiple of 8."""
     longest = max(len(example.input_ids) for example in examples)
-    width = -(-longest // PAD_MULTIPLE) * PAD_MULTIPLE
+    width = padded_length(longest)
     input_ids = torch.full((len(examples), width), pad_id, dtype=torch.int64)
     attention_mask = torch.zeros_like(input_ids)
     for row, example in enumerate(examples):
@@ -89,6 +89,11 @@ def collate(examples: Sequence[Example], pad_id: int) -> Batch:
     targets = [example.target for example in examples if example.target is not None]
     stacked = torch.from_numpy(np.stack(targets)) if len(targets) == len(examples) else None
     return Batch(input_ids, attention_mask, stacked)
+
+
+def padded_length(length: int) -> int:
+    """The width of a batch whose longest member has ``length`` tokens: the next multiple of 8."""
+    return -(-length // PAD_MULTIPLE) * PAD_MULTIPLE
 
 
 def training_batches(

@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.model_selection import GroupKFold, KFold, StratifiedKFold
 
-from kernel_lib.errors import DataError
+from kernel_lib.errors import DataError, SettingsError
 
 MAX_LEVELS = 10
 
@@ -117,7 +117,14 @@ def _splits(
             warnings.filterwarnings("ignore", message="The least populated class")
             return list(StratifiedKFold(n_folds, shuffle=True, random_state=seed).split(rows, bins))
     # Not on Kaggle's image: travels as a wheel, so it is imported only where it is needed.
-    from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
+    try:
+        from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
+    except ModuleNotFoundError:
+        raise SettingsError(
+            'fold_scheme="multilabel" needs iterative-stratification, which Kaggle\'s image lacks: '
+            "attach its wheel (iterative_stratification-*-none-any.whl) as an input, or set "
+            'fold_scheme="stratified".'
+        ) from None
 
     splitter = MultilabelStratifiedKFold(n_splits=n_folds, shuffle=True, random_state=seed)
     return splitter.split(rows, level_indicators(values))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -93,16 +92,6 @@ def numeric_columns(
             )
         frame[column] = numbers
     return frame
-
-
-def fingerprint(frame: pd.DataFrame, columns: Sequence[str]) -> str:
-    """Hash of some columns' content in row order: 16 hexadecimal digits."""
-    whole = hashlib.sha256()
-    for column in columns:
-        whole.update(column.encode())
-        for value in frame[column]:
-            whole.update(b"\x1f" + str(value).encode("utf-8", "surrogatepass"))
-    return whole.hexdigest()[:16]
 
 
 def _listed(values: Any) -> str:

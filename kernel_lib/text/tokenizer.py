@@ -26,7 +26,7 @@ from tokenizers import (
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from kernel_lib.errors import ArtifactError, BackboneError
-from kernel_lib.runtime.files import read_json
+from kernel_lib.runtime.files import read_json, write_json, write_text
 
 NEWLINE = "\n"
 DEBERTA_SPECIAL_TOKENS = ("[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]")
@@ -77,15 +77,14 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     The config names the class that loads ``tokenizer.json`` as it is; the model's own class would
     put its normaliser over ours.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
+    write_text(folder / "tokenizer.json", tokenizer.backend_tokenizer.to_str())
     names = ("pad_token", "cls_token", "sep_token", "unk_token", "mask_token")
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_input_names": ["input_ids", "attention_mask"],
         **{name: getattr(tokenizer, name) for name in names},
     }
-    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
+    write_json(folder / "tokenizer_config.json", config)
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
@@ -109,7 +108,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
             f"{folder}/tokenizer.json is damaged ({error}). Copy it again."
         ) from None
     return PreTrainedTokenizerFast(
-        tokenizer_object=backend, **{name: config[name] for name in names}
+        tokenizer_object=backend, **{name: config.get(name) for name in names}
     )
 
 

@@ -62,12 +62,14 @@ def cross_validate(
     run = open_or_begin(task, examples, folds, tokenizer, backbone)
     print(f"run {run.id} in {run.folder}  device {device}  precision {machine.precision.name}")
     tracker = make_tracker(settings.wandb, name=run.id, settings=settings.to_dict())
-
     for fold in settings.wanted_folds:
         if fold in run.finished_folds():
             manifest = read_manifest(run, fold, check=(WEIGHTS, OOF))
             print(f"fold {fold}: finished before, {task.score_name} {manifest['score']:.4f}")
             continue
+        if run.finished_folds() and not clock.allows(0):
+            print(f"fold {fold}: not begun, the time budget is used up")
+            break
         seed_everything(settings.seed + fold)
         train = [e for e, at in zip(examples, folds, strict=True) if at != fold]
         model = task.build_model(backbone, tokenizer, train)

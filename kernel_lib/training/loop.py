@@ -14,13 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from kernel_lib.artifacts import Run
-from kernel_lib.errors import TrainingError
-from kernel_lib.runtime.clock import format_seconds
+from kernel_lib.errors import ArtifactError, TrainingError
 from kernel_lib.runtime.progress import progress_bar
 from kernel_lib.text.batches import Batch, Example, collate, training_batches
 from kernel_lib.training.adversarial import FGM, GradientProbe
+from kernel_lib.training.evaluation import Evaluator
 from kernel_lib.training.optimizer import make_optimizer, make_schedule, parameter_groups
-from kernel_lib.training.prediction import predict
 from kernel_lib.training.state import RESUME, Progress, TrainingState
 from kernel_lib.training.task import FoldResult, Machine, Task
 from kernel_lib.training.tracking import Tracker
@@ -58,8 +57,7 @@ class FoldTrainer:
         tracker: Tracker,
     ) -> None:
         self.task, self.settings, self.run, self.fold = task, task.settings, run, fold
-        self.train_examples, self.valid_examples, self.pad_id = train, valid, pad_id
-        self.machine, self.tracker = machine, tracker
+        self.train_examples, self.pad_id, self.machine = train, pad_id, machine
         self.model = model.to(machine.device)
         self.groups = parameter_groups(model, self.settings)
         self.batches_per_epoch = -(-len(train) // self.settings.batch_size)
@@ -78,8 +76,16 @@ class FoldTrainer:
             ),
             progress=Progress(),
         )
+        self.evaluator = Evaluator(
+            task,
+            fold=fold,
+            valid=valid,
+            pad_id=pad_id,
+            machine=machine,
+            batches_per_epoch=self.batches_per_epoch,
+            tracker=tracker,
+        )
         self.probe = GradientProbe(model)
-        self._last_predictions: NDArray[np.float32] | None = None
         self._last_save = time.monotonic()
         self._last_tick = time.monotonic()
 
@@ -108,20 +114,28 @@ class FoldTrainer:
                     progress.batch += len(group)
                     bar.update(len(group))
                     bar.set_postfix_str(self._postfix(loss), refresh=False)
-                    if self._evaluation_is_due(len(group)):
-                        bar.write(self._evaluate())
+                    if self.evaluator.is_due(progress, len(group)):
+                        self._count_seconds()
+                        bar.write(self.evaluator.evaluate(self.state))
                     if not self._is_done() and not self.machine.clock.allows(0):
                         self._save()
                         bar.write(f"fold {self.fold}: the time budget is used up; state saved.")
                         return None
                     if time.monotonic() - self._last_save > settings.checkpoint_seconds:
-                        self._save()
+                        self._save_if_possible(bar)
                 progress.epoch, progress.batch = epoch + 1, 0
+        except torch.OutOfMemoryError as error:
+            raise TrainingError(
+                f"fold {self.fold}: the GPU's memory is full at batch_size={settings.batch_size}, "
+                f"max_length={settings.max_length}. Set gradient_checkpointing=True, or halve "
+                "batch_size and double gradient_accumulation_steps."
+            ) from error
         finally:
             bar.close()
             if fgm:
                 fgm.close()
-        return self._result()
+        self._count_seconds()
+        return self.evaluator.result(self.state)
 
     def _accumulation_groups(self, epoch: int) -> list[list[NDArray[np.int64]]]:
         """What is left of an epoch: the batches of each optimizer update, the last ones too."""
@@ -141,18 +155,19 @@ class FoldTrainer:
         measure = fgm is not None and progress.updates % PROBE_EVERY_UPDATES == 0
         total_loss = torch.zeros((), device=self.machine.device)
 
-        for rows in group:
+        for number, rows in enumerate(group):
+            probing = measure and number == 0  # no earlier batch's gradient is there yet
             batch = collate([self.train_examples[row] for row in rows], self.pad_id)
             batch = batch.to(self.machine.device)
             share = len(rows) / rows_in_group
             total_loss += self._backward(batch, share)
             if fgm:
-                if measure:
+                if probing:
                     self.probe.mark()
                 with fgm.attack(batch.input_ids, batch.attention_mask) as attacked:
                     if attacked:
                         self._backward(batch, share)
-                if measure:
+                if probing:
                     progress.fgm_ratio = self.probe.added_ratio()
 
         state.scaler.unscale_(state.optimizer)
@@ -197,83 +212,6 @@ class FoldTrainer:
         in_last_epoch = progress.epoch == self.settings.epochs - 1
         return in_last_epoch and progress.batch >= self.batches_per_epoch
 
-    def _evaluation_is_due(self, new_batches: int) -> bool:
-        """Whether the last batches crossed a point that splits the epoch into equal parts."""
-        count, done = self.settings.evals_per_epoch, self.state.progress.batch
-        before, after = (
-            (done - back) * count // self.batches_per_epoch for back in (new_batches, 0)
-        )
-        return after > before
-
-    def _evaluate(self) -> str:
-        """Scores the validation part, records it, and returns the line to print."""
-        progress = self.state.progress
-        epoch = progress.epoch + progress.batch / self.batches_per_epoch
-        self._last_predictions = self._predict()
-        scores = self._scores(self._last_predictions)
-        score = scores[self.task.score_name]
-        better = progress.best is None or (score < progress.best) == self.task.lower_is_better
-        if better:
-            progress.best, progress.best_epoch = score, epoch
-            if self.settings.keep == "best":
-                self.state.best_weights = {
-                    name: value.detach().cpu().clone()
-                    for name, value in self.model.state_dict().items()
-                }
-        self._count_seconds()
-        record = {
-            "fold": self.fold,
-            "epoch": round(epoch, 4),
-            "update": progress.updates,
-            "train_loss": progress.loss_sum / max(1, progress.loss_rows),
-            "scores": scores,
-            "learning_rate": max(group["lr"] for group in self.groups),
-            "fgm_ratio": None if math.isnan(progress.fgm_ratio) else progress.fgm_ratio,
-            "skipped_updates": progress.skipped,
-            "seconds": round(progress.seconds, 1),
-        }
-        progress.history.append(record)
-        progress.loss_sum, progress.loss_rows = 0.0, 0
-        self.tracker.log(record)
-        fgm = (
-            "" if record["fgm_ratio"] is None else f"  fgm/clean gradient {progress.fgm_ratio:.2f}"
-        )
-        return (
-            f"fold {self.fold}  epoch {epoch:.2f}/{self.settings.epochs}  "
-            f"loss {record['train_loss']:.4f}  {self.task.score_name} {score:.4f}{fgm}  "
-            f"{format_seconds(progress.seconds)}{'  best so far' if better else ''}"
-        )
-
-    def _predict(self) -> NDArray[np.float32]:
-        return predict(
-            self.model,
-            self.valid_examples,
-            pad_id=self.pad_id,
-            batch_size=self.settings.eval_batch_size,
-            device=self.machine.device,
-            precision=self.machine.precision,
-        )
-
-    def _scores(self, predictions: NDArray[np.float32]) -> dict[str, float]:
-        return self.task.scores(self.task.oof_frame(self.valid_examples, predictions))
-
-    def _result(self) -> FoldResult:
-        if self.settings.keep == "best":
-            self.model.load_state_dict(self.state.best_weights)
-            self._last_predictions = None
-        if self._last_predictions is None:
-            self._last_predictions = self._predict()
-        self._count_seconds()
-        oof = self.task.oof_frame(self.valid_examples, self._last_predictions)
-        progress = self.state.progress
-        return FoldResult(
-            oof=oof,
-            scores=self.task.scores(oof),
-            epoch=progress.best_epoch if self.settings.keep == "best" else self.settings.epochs,
-            history=progress.history,
-            seconds=progress.seconds,
-        )
-
     def _make_fgm(self) -> FGM | None:
         if self.settings.fgm_epsilon == 0:
             return None
@@ -289,6 +227,14 @@ class FoldTrainer:
         self._count_seconds()
         self.state.save(self.resume_path, self.run.id)
         self._last_save = time.monotonic()
+
+    def _save_if_possible(self, bar: Any) -> None:
+        """Saves between times; a disk too full for that is no reason to stop training."""
+        try:
+            self._save()
+        except ArtifactError as error:
+            bar.write(f"fold {self.fold}: going on without this save. {error}")
+            self._last_save = time.monotonic()
 
     def _count_seconds(self) -> None:
         now = time.monotonic()

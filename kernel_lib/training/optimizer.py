@@ -42,7 +42,7 @@ def parameter_groups(model: nn.Module, settings: TrainingSettings) -> list[dict[
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if not trainable:
         raise TrainingError("nothing is left to train: every parameter is frozen.")
-    n_layers = 1 + max((layer_index(name) or 0 for name, _ in model.named_parameters()), default=0)
+    n_layers = 1 + max((_layer(name) or 0 for name, _ in model.named_parameters()), default=0)
     members: dict[tuple[int, bool], list[nn.Parameter]] = defaultdict(list)
     for name, parameter in trainable.items():
         members[_level(name, n_layers), parameter.ndim >= 2].append(parameter)
@@ -120,8 +120,13 @@ def _level(name: str, n_layers: int) -> int:
     """0: embeddings and what stands in no layer; 1 to n_layers: the layers; n_layers + 1: head."""
     if not name.startswith(BACKBONE_PREFIX):
         return n_layers + 1
-    index = layer_index(name)
+    index = _layer(name)
     return 0 if index is None else index + 1
+
+
+def _layer(name: str) -> int | None:
+    """The encoder layer that a parameter of the model stands in."""
+    return layer_index(name.removeprefix(BACKBONE_PREFIX))
 
 
 def _level_name(level: int, n_layers: int) -> str:

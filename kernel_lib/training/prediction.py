@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from kernel_lib.errors import TrainingError
 from kernel_lib.runtime.device import Precision
 from kernel_lib.text.batches import Example, collate, inference_batches
 
@@ -38,6 +39,9 @@ def predict(
 
     Returns:
         ``(rows, num_outputs)`` float32.
+
+    Raises:
+        TrainingError: a prediction is not finite.
     """
     was_training = model.training
     model.eval()
@@ -46,10 +50,17 @@ def predict(
     for rows in inference_batches(lengths, batch_size=batch_size):
         batch = collate([examples[row] for row in rows], pad_id).to(device)
         with precision.autocast():
-            values = model(batch.input_ids, batch.attention_mask)
-        for row, value in zip(rows, values.float().cpu().numpy(), strict=True):
+            output = model(batch.input_ids, batch.attention_mask)
+        for row, value in zip(rows, output.float().cpu().numpy(), strict=True):
             outputs[row] = value
         if bar is not None:
             bar.update()
     model.train(was_training)
-    return np.stack([output for output in outputs if output is not None])
+    values = np.stack([output for output in outputs if output is not None])
+    wrong = int((~np.isfinite(values)).any(axis=1).sum())
+    if wrong:
+        raise TrainingError(
+            f"{wrong} of {len(values)} predictions are not finite in {precision.name}. Set "
+            'precision="float32"; in training a lower learning_rate may help too.'
+        )
+    return values

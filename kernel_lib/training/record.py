@@ -31,9 +31,10 @@ from kernel_lib.config import digest
 from kernel_lib.errors import ArtifactError, DataError
 from kernel_lib.runtime.clock import format_seconds
 from kernel_lib.runtime.device import versions
-from kernel_lib.runtime.files import sha256
+from kernel_lib.runtime.files import read_json, sha256, write_json
 from kernel_lib.text.batches import Example
 from kernel_lib.text.tokenizer import save_tokenizer, token_fingerprint
+from kernel_lib.training.state import RESUME
 from kernel_lib.training.task import Task
 
 
@@ -55,11 +56,9 @@ def open_or_begin(
         DataError: there are no examples.
     """
     settings = task.settings
-    folder = Path(settings.output_dir)
-    if settings.resume_from and not (folder / RUN_RECORD).exists():
-        if not (Path(settings.resume_from) / RUN_RECORD).is_file():
-            raise ArtifactError(f"resume_from={settings.resume_from!r} has no {RUN_RECORD}.")
-        shutil.copytree(settings.resume_from, folder, dirs_exist_ok=True)
+    folder = settings.run_folder
+    if not len(examples):
+        raise DataError("there are no rows to train on.")
     identity = {
         "task": task.name,
         "settings": json.loads(json.dumps(settings.result_values())),
@@ -69,17 +68,17 @@ def open_or_begin(
         "backbone": _backbone_fingerprint(backbone),
     }
     run_id = digest(identity)
+    if settings.resume_from and not (folder / RUN_RECORD).exists():
+        earlier = open_run(Path(settings.resume_from))
+        _check_same(earlier, run_id, identity)
+        _copy_run(earlier.folder, folder)
     if (folder / RUN_RECORD).exists():
         run = open_run(folder)
-        if run.id != run_id:
-            raise ArtifactError(
-                f"{folder} holds another run: {_differences(run.record['identity'], identity)}. "
-                "Choose another output_dir, or delete this one."
-            )
-        return run
-    if not len(examples):
-        raise DataError("there are no rows to train on.")
-    folder.mkdir(parents=True, exist_ok=True)
+        if run.id == run_id or _holds_work(run):
+            _check_same(run, run_id, identity)
+            _remove_leftovers(folder)
+            run.record.update(settings=settings.to_dict(), versions=versions())
+            return run
     save_tokenizer(tokenizer, folder / TOKENIZER)
     write_csv(pd.DataFrame({"id": [e.id for e in examples], "fold": folds}), folder / "folds.csv")
     targets = [e.target for e in examples if e.target is not None]
@@ -100,6 +99,42 @@ def open_or_begin(
     run = Run(folder, record)
     save_record(run)
     return run
+
+
+def _check_same(run: Run, run_id: str, identity: dict[str, Any]) -> None:
+    if run.id != run_id:
+        raise ArtifactError(
+            f"{run.folder} holds another run: {_differences(run.record['identity'], identity)}. "
+            "Choose another output_dir, or delete this one."
+        )
+
+
+def _holds_work(run: Run) -> bool:
+    """Whether anything was trained; a record alone may be replaced."""
+    return bool(run.finished_folds()) or any(run.folder.glob(f"fold*/{RESUME}"))
+
+
+def _copy_run(source: Path, target: Path) -> None:
+    """Copies a run from an input; its record comes last, so that half a copy does not count."""
+    try:
+        shutil.copytree(
+            source,
+            target,
+            dirs_exist_ok=True,
+            copy_function=shutil.copyfile,  # inputs are read-only, and their modes would be too
+            ignore=shutil.ignore_patterns(RUN_RECORD, ".*.tmp"),
+        )
+        for folder in (target, *(path for path in target.rglob("*") if path.is_dir())):
+            folder.chmod(0o755)
+    except OSError as error:
+        raise ArtifactError(f"could not copy {source} to {target}: {error}.") from error
+    write_json(target / RUN_RECORD, read_json(source / RUN_RECORD))
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Temporary files of a session that was killed while it saved."""
+    for path in folder.rglob(".*.tmp"):
+        path.unlink()
 
 
 def with_scores(task: Task, run: Run) -> Run:

@@ -65,6 +65,12 @@ class TrainingState:
     progress: Progress
     best_weights: dict[str, torch.Tensor] = field(default_factory=dict)
 
+    def keep_best_weights(self) -> None:
+        """Copies the weights as they are now."""
+        self.best_weights = {
+            name: value.detach().cpu().clone() for name, value in self.model.state_dict().items()
+        }
+
     def save(self, path: Path, run_id: str) -> None:
         """Writes weights, optimizer, schedule, scaler, random states and progress, atomically."""
         random_tensors, random_values = random_states()

@@ -54,7 +54,11 @@ def make_tracker(wanted: bool, *, name: str, settings: dict[str, Any]) -> Tracke
     if not key:
         print(f"wandb: off, no WANDB_API_KEY and no Kaggle secret {WANDB_SECRET!r} can be read")
         return Tracker()
-    return WandbTracker(importlib.import_module("wandb"), key, name, settings)
+    try:
+        return WandbTracker(importlib.import_module("wandb"), key, name, settings)
+    except Exception as error:  # wandb's own classes; never the message, the key may be in it
+        print(f"wandb: off, it cannot be reached ({type(error).__name__})")
+        return Tracker()
 
 
 def _kaggle_secret(name: str) -> str | None:

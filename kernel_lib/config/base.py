@@ -22,7 +22,6 @@ from typing import Any, Self
 from kernel_lib.errors import SettingsError
 
 OVERRIDES_VARIABLE = "KERNEL_LIB_SETTINGS"
-DEBUG_ROWS = 200
 
 
 def setting(
@@ -124,125 +123,6 @@ class Settings:
             for field in dataclasses.fields(self)
             if field.metadata["changes_result"]
         }
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainingSettings(Settings):
-    """What every training notebook can set. The defaults are those of the best run of the FB3
-    notebook the kit starts from, except where that run is faulty (README, "Trained right")."""
-
-    # where
-    backbone: str = setting("deberta-v3-base", changes_result=False)
-    """Folder of the pretrained encoder: a path, or a folder name to be found under the inputs."""
-    data_dir: str = setting("", changes_result=False)
-    """Folder of the competition's files; empty: look under the inputs."""
-    output_dir: str = setting("run", changes_result=False)
-    """The run folder, relative to the working directory."""
-    resume_from: str = setting("", changes_result=False)
-    """A run folder of an earlier session to go on with; copied to ``output_dir`` first."""
-
-    # how long and how much
-    time_budget_seconds: float = setting(8.5 * 3600, above=0, changes_result=False)
-    """Training stops, everything saved, when this is used up."""
-    checkpoint_seconds: float = setting(900.0, above=0, changes_result=False)
-    """Longest time between two saves of the state inside a fold."""
-    debug: bool = setting(False)
-    """A quick look: 200 rows, 2 folds, 1 epoch."""
-    max_rows: int = setting(0, at_least=0)
-    """Use only that many rows, drawn with ``seed``; 0: all."""
-    seed: int = setting(42, at_least=0)
-
-    # folds
-    n_folds: int = setting(4, at_least=2)
-    folds: tuple[int, ...] = setting((), changes_result=False)
-    """Which folds to train here; empty: all."""
-    fold_scheme: str = setting(
-        "multilabel", choices=("multilabel", "plain", "stratified", "grouped")
-    )
-    group_column: str = setting("")
-    """Rows of one group stay in one fold (scheme ``grouped``)."""
-
-    # text
-    max_length: int = setting(512, at_least=8)
-    """Longest sequence in tokens, special tokens included."""
-    keep_newlines: bool = setting(True)
-    """Give line breaks a token of their own; DeBERTa's tokenizer turns them into spaces."""
-
-    # model
-    pooling: str = setting("attention")
-    pooling_layers: int = setting(4, at_least=1)
-    """How many top layers the poolings over layers look at."""
-    dropout: float = setting(0.0, at_least=0, below=1)
-    """In backbone and head; 0 is what winners of regression tasks used."""
-    gradient_checkpointing: bool = setting(False, changes_result=False)
-    """A third more time for far less memory."""
-    freeze_embeddings: bool | None = setting(None)
-    freeze_layers: int | None = setting(None, at_least=0)
-    """Lowest layers that do not train. None: what ``model.backbone.FREEZE_TABLE`` says."""
-    reinit_layers: int = setting(0, at_least=0)
-    """Top layers whose weights are drawn anew."""
-
-    # optimisation
-    epochs: int = setting(5, at_least=1)
-    batch_size: int = setting(8, at_least=1)
-    eval_batch_size: int = setting(16, at_least=1, changes_result=False)
-    gradient_accumulation_steps: int = setting(1, at_least=1)
-    learning_rate: float = setting(5e-5, above=0)
-    """Rate of the backbone's top layer."""
-    layer_decay: float = setting(0.9, above=0, at_most=1)
-    """Each layer's rate is the one above times this; 1: one rate for the whole backbone."""
-    head_learning_rate: float = setting(5e-5, above=0)
-    """Rate of pooling and head."""
-    weight_decay: float = setting(0.01, at_least=0)
-    adam_epsilon: float = setting(1e-6, above=0)
-    schedule: str = setting("cosine", choices=("cosine", "linear", "constant"))
-    warmup_ratio: float = setting(0.1, at_least=0, below=1)
-    """Share of all optimizer updates over which the rates rise from 0."""
-    max_grad_norm: float = setting(10.0, above=0)
-    fgm_epsilon: float = setting(0.2, at_least=0)
-    """Length of FGM's step on the batch's word embeddings; 0: no FGM. The reference notebook sets
-    0.2 and uses 1.0, unscaled and so without effect; with effect, 1.0 learns far more slowly."""
-    precision: str = setting("auto", choices=("auto", "float32", "bf16", "fp16"))
-    evals_per_epoch: int = setting(1, at_least=1)
-    keep: str = setting("last", choices=("last", "best"))
-    """Weights to keep. ``best`` makes the CV optimistic: it selects on the fold it reports."""
-    wandb: bool = setting(False, changes_result=False)
-    """Log to Weights & Biases when a key can be had; off when offline."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.debug:
-            rows = min(self.max_rows or DEBUG_ROWS, DEBUG_ROWS)
-            small = {"n_folds": 2, "folds": (), "epochs": 1, "max_rows": rows}
-            for name, value in small.items():
-                object.__setattr__(self, name, value)
-        beyond = [fold for fold in self.folds if not 0 <= fold < self.n_folds]
-        if beyond:
-            raise SettingsError(
-                f"folds={self.folds} names {beyond}, but n_folds={self.n_folds} has folds 0 to "
-                f"{self.n_folds - 1}."
-            )
-        if self.fold_scheme == "grouped" and not self.group_column:
-            raise SettingsError('fold_scheme="grouped" needs group_column, the name of a column.')
-
-    @property
-    def wanted_folds(self) -> tuple[int, ...]:
-        """The folds to train here, in order."""
-        return tuple(sorted(set(self.folds))) or tuple(range(self.n_folds))
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class InferenceSettings(Settings):
-    """What an inference notebook can set; everything else comes from the runs' ``run.json``."""
-
-    runs: tuple[str, ...] = setting(())
-    """Run folders; empty: every folder with a ``run.json`` under the inputs."""
-    data_dir: str = setting("")
-    """Folder of the competition's files; empty: look under the inputs."""
-    submission: str = setting("submission.csv")
-    """The file to write, relative to the working directory."""
-    batch_size: int = setting(16, at_least=1)
-    precision: str = setting("auto", choices=("auto", "float32", "bf16", "fp16"))
 
 
 def digest(values: Any) -> str:

@@ -1,0 +1,127 @@
+"""Scoring a fold's validation rows while it trains, and its result at the end."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from kernel_lib.runtime.clock import format_seconds
+from kernel_lib.text.batches import Example
+from kernel_lib.training.prediction import predict
+from kernel_lib.training.state import Progress, TrainingState
+from kernel_lib.training.task import FoldResult, Machine, Task
+from kernel_lib.training.tracking import Tracker
+
+
+class Evaluator:
+    """Evaluates one fold.
+
+    Args:
+        task: scores and settings.
+        fold: its number.
+        valid: the examples to be scored on.
+        pad_id: the tokenizer's padding id.
+        machine: device and precision, the same as in training.
+        batches_per_epoch: of training.
+        tracker: gets each evaluation's record.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        *,
+        fold: int,
+        valid: Sequence[Example],
+        pad_id: int,
+        machine: Machine,
+        batches_per_epoch: int,
+        tracker: Tracker,
+    ) -> None:
+        self.task, self.fold, self.valid, self.pad_id = task, fold, valid, pad_id
+        self.machine, self.batches_per_epoch, self.tracker = machine, batches_per_epoch, tracker
+        self._last_predictions: NDArray[np.float32] | None = None
+
+    def is_due(self, progress: Progress, new_batches: int) -> bool:
+        """Whether the last batches crossed a point that splits the epoch into equal parts."""
+        count, done = self.task.settings.evals_per_epoch, progress.batch
+        before, after = (
+            (done - back) * count // self.batches_per_epoch for back in (new_batches, 0)
+        )
+        return after > before
+
+    def predict(self, model: nn.Module) -> NDArray[np.float32]:
+        """The model's outputs for the validation rows, in their order."""
+        return predict(
+            model,
+            self.valid,
+            pad_id=self.pad_id,
+            batch_size=self.task.settings.eval_batch_size,
+            device=self.machine.device,
+            precision=self.machine.precision,
+        )
+
+    def evaluate(self, state: TrainingState) -> str:
+        """Scores the validation rows, records it in the state, and returns the line to print.
+
+        With ``keep="best"`` the weights are kept when the score is the best so far.
+        """
+        task, progress = self.task, state.progress
+        epoch = progress.epoch + progress.batch / self.batches_per_epoch
+        self._last_predictions = self.predict(state.model)
+        scores = task.scores(task.oof_frame(self.valid, self._last_predictions))
+        score = scores[task.score_name]
+        better = progress.best is None or (
+            score < progress.best if task.lower_is_better else score > progress.best
+        )
+        if better:
+            progress.best, progress.best_epoch = score, epoch
+            if task.settings.keep == "best":
+                state.keep_best_weights()
+        train_loss = progress.loss_sum / max(1, progress.loss_rows)
+        ratio = None if math.isnan(progress.fgm_ratio) else progress.fgm_ratio
+        record = {
+            "fold": self.fold,
+            "epoch": round(epoch, 4),
+            "update": progress.updates,
+            "train_loss": train_loss,
+            "scores": scores,
+            "learning_rate": max(group["lr"] for group in state.optimizer.param_groups),
+            "fgm_ratio": ratio,
+            "skipped_updates": progress.skipped,
+            "seconds": round(progress.seconds, 1),
+        }
+        progress.history.append(record)
+        progress.loss_sum, progress.loss_rows = 0.0, 0
+        self.tracker.log(record)
+        parts = [
+            f"fold {self.fold}",
+            f"epoch {epoch:.2f}/{task.settings.epochs}",
+            f"loss {train_loss:.4f}",
+            f"{task.score_name} {score:.4f}",
+            "" if ratio is None else f"fgm/clean gradient {ratio:.2f}",
+            format_seconds(progress.seconds),
+            "best so far" if better else "",
+        ]
+        return "  ".join(part for part in parts if part)
+
+    def result(self, state: TrainingState) -> FoldResult:
+        """The finished fold, its model holding the weights to keep."""
+        task, progress = self.task, state.progress
+        keeps_best = task.settings.keep == "best"
+        if keeps_best:
+            state.model.load_state_dict(state.best_weights)
+            self._last_predictions = None
+        if self._last_predictions is None:
+            self._last_predictions = self.predict(state.model)
+        oof = task.oof_frame(self.valid, self._last_predictions)
+        return FoldResult(
+            oof=oof,
+            scores=task.scores(oof),
+            epoch=progress.best_epoch if keeps_best else task.settings.epochs,
+            history=progress.history,
+            seconds=progress.seconds,
+        )
