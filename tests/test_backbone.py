@@ -533,3 +533,11 @@ def test_gradient_checkpointing_recomputes_every_layer_and_changes_no_gradient(m
     assert set(gradients[True]) == set(gradients[False])
     for name, gradient in gradients[False].items():
         assert torch.allclose(gradients[True][name], gradient, atol=1e-6), name
+
+
+def test_a_models_folder_above_its_version_is_the_version(material, tmp_path) -> None:
+    shutil.copytree(material.backbone, tmp_path / "deberta-v3-base/1")
+    assert find_backbone(str(tmp_path / "deberta-v3-base")) == tmp_path / "deberta-v3-base/1"
+    shutil.copytree(material.backbone, tmp_path / "deberta-v3-base/2")
+    with pytest.raises(BackboneError, match=r"no config\.json, and 2 of its folders do"):
+        find_backbone(str(tmp_path / "deberta-v3-base"))

@@ -229,3 +229,10 @@ def test_inference_settings_hold_only_what_a_run_does_not_tell() -> None:
 
 def test_a_digest_does_not_depend_on_the_order_of_keys() -> None:
     assert digest({"a": 1, "b": [2]}) == digest({"b": [2], "a": 1}) != digest({"a": 1, "b": [3]})
+
+
+def test_a_debug_cell_overridden_to_a_full_run_is_full(monkeypatch) -> None:
+    monkeypatch.setenv(OVERRIDES_VARIABLE, '{"debug": false}')
+    full = TrainingSettings(debug=True, n_folds=5, epochs=3, folds=(4,)).overridden()
+    assert (full.n_folds, full.epochs, full.folds, full.max_rows) == (5, 3, (4,), 0)
+    assert full.run_folder.name == "run"

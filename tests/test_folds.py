@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pandas as pd
 import pytest
 from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
 
-from kernel_lib.errors import DataError
+from kernel_lib.errors import DataError, SettingsError
 from kernel_lib.text.folds import level_indicators, make_folds, quantile_bins
 
 TARGETS = ("a", "b", "c")
@@ -177,3 +179,9 @@ def test_a_column_that_is_not_there_is_named_with_those_that_are(essays, scheme:
             target_columns=["nowhere"],
             group_column="nowhere",
         )
+
+
+def test_without_the_wheel_the_default_scheme_says_what_to_attach(essays, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "iterstrat.ml_stratifiers", None)  # as if not installed
+    with pytest.raises(SettingsError, match=r"attach its wheel .*fold_scheme=\"stratified\""):
+        folds_of(essays, "multilabel")

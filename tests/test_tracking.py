@@ -63,6 +63,19 @@ def test_offline_the_kaggle_secret_cannot_be_read_and_training_goes_on(
     assert "ConnectionError" in out and "s3cr3t" not in out
 
 
+def test_a_key_but_no_network_is_off_and_does_not_print_the_key(
+    wandb, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    def unreachable(key: str) -> None:
+        raise ConnectionError(f"no route for {key}")
+
+    monkeypatch.setenv("WANDB_API_KEY", "s3cr3t")
+    monkeypatch.setattr(sys.modules["wandb"], "login", unreachable)
+    assert type(make_tracker(True, name="a", settings={})) is Tracker
+    out = capsys.readouterr().out
+    assert "cannot be reached (ConnectionError)" in out and "s3cr3t" not in out
+
+
 def test_with_a_key_records_arrive(wandb, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_API_KEY", "k")
     tracker = make_tracker(True, name="run-1", settings={"epochs": 1})
