@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= $(shell nproc 2>/dev/null || echo 2)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint notebooks back clean
+.PHONY: help setup demo run test lint notebooks back clean
 
 help:  ## Show what there is to make
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,6 +21,9 @@ $(READY): requirements.txt
 
 demo: $(READY)  ## Train and predict on made-up essays with the real notebooks; minutes on 2 cores
 	@$(BIN)/python -m kernel_lib.offline.demo build/demo
+
+run: $(READY)  ## Execute a notebook: make run NB=fb3_train WORK=build/fb3 SETTINGS='{"epochs": 2}'
+	@KERNEL_LIB_SETTINGS='$(SETTINGS)' $(BIN)/python -m kernel_lib.offline.execute $(NB) $(WORK)
 
 test: $(READY)  ## Run the tests; no network, under 6 minutes on 2 cores
 	$(BIN)/python -m pytest $(ARGS)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import nbformat
 import pytest
 
-from kernel_lib.offline.execute import NotebookError, execute_notebook
+from kernel_lib.offline.execute import NotebookError, execute_notebook, main
 
 
 def notebook(folder: Path, *cells: str) -> Path:
@@ -38,8 +39,6 @@ def test_it_runs_in_the_work_folder_with_the_environment_and_this_python(
         environment={"A_NAME": "a value"},
     )
     assert (tmp_path / "work/here.txt").is_file()
-    import sys
-
     line = f"a value {sys.executable}\n"
     assert executed.cells[1].outputs[0]["text"] == line
     assert nbformat.read(tmp_path / "out/a.ipynb", as_version=4) == executed
@@ -61,3 +60,23 @@ def test_a_failing_cell_is_named_and_what_was_printed_is_kept(tmp_path: Path) ->
         )
     cells = nbformat.read(tmp_path / "out.ipynb", as_version=4).cells
     assert cells[0].outputs[0]["text"] == "so far\n" and not cells[2].outputs
+
+
+def test_the_command_names_the_notebooks_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["execute", "fb3_trian", str(tmp_path)])
+    assert main() == 1
+    assert "no notebook 'fb3_trian'; there are fb3_infer, fb3_train" in capsys.readouterr().err
+
+
+def test_the_command_runs_a_notebook_and_passes_its_error_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("kernel_lib.offline.execute.NOTEBOOKS", tmp_path)
+    notebook(tmp_path, "print('here')", "1 / 0").rename(tmp_path / "fb3_train.ipynb")
+    monkeypatch.setattr(sys, "argv", ["execute", "fb3_train", str(tmp_path / "work")])
+    assert main() == 1
+    captured = capsys.readouterr()
+    assert "here" in captured.out and "ZeroDivisionError" in captured.err
+    assert (tmp_path / "work/fb3_train.executed.ipynb").is_file()

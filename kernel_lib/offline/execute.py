@@ -1,7 +1,13 @@
-"""Executes a notebook file as Kaggle does: a fresh process, top to bottom, in an empty folder."""
+"""Executes a notebook file as Kaggle does: a fresh process, top to bottom, in a folder of its own.
+
+    python -m kernel_lib.offline.execute fb3_train build/fb3
+
+The settings that differ from the notebook's come from KERNEL_LIB_SETTINGS.
+"""
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from collections.abc import Mapping
@@ -12,7 +18,9 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
-from kernel_lib.errors import KernelLibError
+from kernel_lib.errors import DataError, KernelLibError
+
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 
 # tqdm asks for widgets that only a browser could show.
 QUIET = "ignore:IProgress not found"
@@ -79,3 +87,30 @@ def execute_notebook(
         executed.parent.mkdir(parents=True, exist_ok=True)
         nbformat.write(content, executed)
     return content
+
+
+def main() -> int:
+    """Command line; returns the exit status."""
+    parser = argparse.ArgumentParser(description="Execute one of the kit's notebooks.")
+    parser.add_argument("name", help="the notebook's name, such as fb3_train")
+    parser.add_argument("work_folder", type=Path, help="where it runs and writes")
+    options = parser.parse_args()
+    work = options.work_folder.resolve()
+    try:
+        if not (NOTEBOOKS / f"{options.name}.ipynb").is_file():
+            known = ", ".join(sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb")))
+            raise DataError(f"there is no notebook {options.name!r}; there are {known}.")
+        execute_notebook(
+            NOTEBOOKS / f"{options.name}.ipynb",
+            work_folder=work,
+            executed=work / f"{options.name}.executed.ipynb",
+            environment={},
+        )
+    except KernelLibError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
