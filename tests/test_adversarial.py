@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from kernel_lib.errors import TrainingError
 from kernel_lib.training.adversarial import FGM, GradientProbe
@@ -137,3 +138,44 @@ def test_the_probe_measures_what_was_added(toy: Toy) -> None:
     for parameter in toy.parameters():
         parameter.grad *= 1.5
     assert probe.added_ratio() == pytest.approx(0.5)
+
+
+class MadeTensors(TorchFunctionMode):
+    """Notes the size of every tensor that is made; the table itself does not count."""
+
+    def __init__(self, table: torch.Tensor) -> None:
+        super().__init__()
+        self.place, self.sizes = table.data_ptr(), [0]
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        if isinstance(made, torch.Tensor) and made.data_ptr() != self.place:
+            self.sizes.append(made.numel())
+        return made
+
+
+def test_the_table_is_not_copied(toy: Toy) -> None:
+    toy.words = nn.Embedding(5000, 4)
+    fgm = FGM(toy.words, epsilon=1.0)
+    toy(IDS, MASK).backward()
+    with MadeTensors(toy.words.weight) as made, fgm.attack(IDS, MASK) as attacked:
+        assert attacked
+    assert 0 < max(made.sizes) < 200
+
+
+def test_unused_rows_are_not_even_written(toy: Toy) -> None:
+    with torch.no_grad():
+        toy.words.weight[6:] = -0.0  # adding 0 would make it +0.0
+    fgm = FGM(toy.words, epsilon=1.0)
+    toy(IDS, MASK).backward()
+    with fgm.attack(IDS, MASK):
+        assert torch.signbit(toy.words.weight[6:]).all()
+
+
+def test_padding_is_not_perturbed_though_a_gradient_reaches_it(toy: Toy) -> None:
+    fgm = FGM(toy.words, epsilon=1.0)
+    before = toy.words.weight.detach().clone()
+    toy(IDS, torch.ones_like(MASK)).backward()
+    with fgm.attack(IDS, MASK):
+        moved = toy.words.weight.detach() - before
+    assert moved.abs().sum(1).nonzero().flatten().tolist() == USED

@@ -62,7 +62,8 @@ def write_fold(run: Run, fold: int, **changes) -> None:
 
 
 def make_run(folder: Path, run_id: str = "abc123", folds: int = 2) -> Run:
-    run = Run(folder, {"format": FORMAT, "run_id": run_id, "settings": {"seed": 1}})
+    record = {"format": FORMAT, "run_id": run_id, "task": "fb3", "settings": {"seed": 1}}
+    run = Run(folder, {**record, "identity": {}, "folds": []})
     save_record(run)
     for fold in range(folds):
         write_fold(run, fold)

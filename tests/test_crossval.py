@@ -14,6 +14,8 @@ from safetensors.numpy import load_file
 from kernel_lib.artifacts import open_run
 from kernel_lib.errors import ArtifactError
 from kernel_lib.runtime.clock import Clock
+from kernel_lib.text.batches import collate
+from kernel_lib.training import loop
 from kernel_lib.training.record import score_table
 from kernel_lib.training.state import RESUME
 
@@ -153,3 +155,21 @@ def test_no_fold_is_begun_when_the_time_is_up(make_case, tmp_path: Path) -> None
     make_case(folds=(0,)).cross_validate()
     make_case().cross_validate(clock=Clock(0.0))
     assert not (tmp_path / "run/fold1").exists()
+
+
+def test_each_fold_learns_from_each_row_of_the_others_once_an_epoch(
+    make_case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learned: list[str] = []
+
+    def noting(examples, pad_id):
+        learned.extend(example.id for example in examples)
+        return collate(examples, pad_id)
+
+    monkeypatch.setattr(loop, "collate", noting)  # prediction has its own name for it
+    case = make_case(epochs=2, folds=(1,), batch_size=3, gradient_accumulation_steps=2)
+    case.cross_validate()
+    others = [e.id for e, at in zip(case.examples, case.folds, strict=True) if at != 1]
+    first, second = learned[: len(others)], learned[len(others) :]
+    assert sorted(first) == sorted(second) == sorted(others)
+    assert first != second

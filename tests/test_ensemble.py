@@ -14,9 +14,11 @@ import torch
 from kernel_lib.artifacts import TOKENIZER, WEIGHTS, load_weights, open_run
 from kernel_lib.config import InferenceSettings
 from kernel_lib.errors import ArtifactError, DataError, SubmissionError
+from kernel_lib.results import ensemble
 from kernel_lib.results.ensemble import find_runs, predict_submission, task_of
 from kernel_lib.text.batches import collate
 from kernel_lib.text.tokenizer import load_tokenizer
+from kernel_lib.training.prediction import predict
 
 
 @pytest.fixture
@@ -170,3 +172,18 @@ def test_test_and_sample_of_other_ids_are_refused(
 def test_a_data_folder_without_test_is_said(run_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"test\.csv"):
         infer(run_folder, tmp_path, tmp_path)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_inference_computes_in_the_precision_that_was_asked_for(
+    run_folder: Path, material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str
+) -> None:
+    used = []
+
+    def noting(*args, **options):
+        used.append(options["precision"].name)
+        return predict(*args, **options)
+
+    monkeypatch.setattr(ensemble, "predict", noting)
+    infer(run_folder, material.competition, tmp_path, precision=precision)
+    assert used == [precision, precision]  # two folds

@@ -66,7 +66,13 @@ def test_importing_the_package_does_not_import_torch() -> None:
 def test_no_pickle_no_remote_code_and_no_hub(path: Path) -> None:
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            assert "pickle" not in {alias.name for alias in node.names}
+            assert not {"pickle", "joblib", "dill"} & {alias.name for alias in node.names}
+        if isinstance(node, ast.ImportFrom):
+            assert node.module not in {"pickle", "joblib", "dill"}
+            if node.module == "torch":
+                assert not {"load", "save"} & {alias.name for alias in node.names}
+        if isinstance(node, ast.Attribute):
+            assert node.attr not in {"to_pickle", "read_pickle"}
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
             assert (node.value.id, node.attr) not in {("torch", "load"), ("torch", "save")}
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):

@@ -11,6 +11,8 @@ import torch
 
 from kernel_lib.errors import ArtifactError, TrainingError
 from kernel_lib.runtime.clock import Clock
+from kernel_lib.text.batches import training_batches
+from kernel_lib.training import loop
 from kernel_lib.training.loop import MAX_SKIPPED_IN_A_ROW, PROBE_EVERY_UPDATES
 from kernel_lib.training.task import Machine
 
@@ -63,6 +65,61 @@ def test_no_gradient_is_left_on_any_parameter_after_an_update(make_case) -> None
     assert [name for name, p in trainer.model.named_parameters() if p.grad is not None] == []
 
 
+def test_gradients_are_cleared_also_where_no_optimizer_group_reaches(make_case) -> None:
+    trainer = make_case().trainer()
+    trainer.state.optimizer.param_groups[0]["params"].pop()
+    trainer._update([rows(0, 1)], trainer._make_fgm())
+    assert [name for name, p in trainer.model.named_parameters() if p.grad is not None] == []
+
+
+def test_training_and_validation_run_under_autocast_on_batches_no_wider_than_needed(
+    make_case,
+) -> None:
+    trainer = make_case(eval_batch_size=1).trainer(precision="bf16")
+    seen: set[tuple[bool, torch.dtype, int]] = set()
+    lengths = [len(example.input_ids) for example in trainer.train_examples]
+
+    def look(module, inputs, output) -> None:
+        seen.add((module.training, output.dtype, output.shape[1]))
+
+    trainer.model.train().backbone.encoder.layer[0].intermediate.dense.register_forward_hook(look)
+    shortest = int(np.argmin(lengths))
+    trainer._update([rows(shortest)], trainer._make_fgm())
+    trainer.evaluator.predict(trainer.model)
+    assert {(training, dtype) for training, dtype, _ in seen} == {
+        (True, torch.bfloat16),
+        (False, torch.bfloat16),
+    }
+    width = -(-lengths[shortest] // 8) * 8
+    assert {width for training, _, width in seen if training} == {width}
+
+
+def test_the_loop_trains_on_batches_of_like_length(make_case) -> None:
+    trainer = make_case(batch_size=4).trainer()
+    lengths = np.array([len(example.input_ids) for example in trainer.train_examples])
+    spread = [np.ptp(lengths[batch]) for (batch,) in trainer._accumulation_groups(0)]
+    ends = np.sort(lengths)
+    assert sum(spread) <= sum(ends[at : at + 4].max() - ends[at] for at in range(0, len(ends), 4))
+
+
+def test_the_order_of_the_rows_follows_seed_fold_and_epoch(
+    make_case, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    seeds: list[tuple[int, ...]] = []
+
+    def noting(lengths, *, batch_size, seed):
+        seeds.append(tuple(seed))
+        return training_batches(lengths, batch_size=batch_size, seed=seed)
+
+    monkeypatch.setattr(loop, "training_batches", noting)
+    for seed, fold in ((42, 0), (42, 1), (43, 0)):
+        trainer = make_case(seed=seed, output_dir=str(tmp_path / str(seed))).trainer(fold)
+        for epoch in (0, 1, 0):
+            trainer._accumulation_groups(epoch)
+        assert seeds[-3] == seeds[-1]
+    assert len(set(seeds)) == 6
+
+
 def test_every_trainable_parameter_moves(make_case) -> None:
     trainer = make_case(warmup_ratio=0.0).trainer()
     before = weights(trainer)
@@ -76,6 +133,7 @@ def test_what_fgm_adds_is_of_the_order_of_the_clean_gradient(make_case, precisio
     trainer = make_case(fgm_epsilon=0.5).trainer(precision=precision)
     assert trainer.state.scaler.is_enabled() == (precision == "fp16")
     trainer._update([rows(*range(8))], trainer._make_fgm())
+    print(f"{precision}: fgm/clean gradient {trainer.state.progress.fgm_ratio:.2f}")
     assert 0.3 < trainer.state.progress.fgm_ratio < 3
 
 

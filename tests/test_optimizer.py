@@ -129,6 +129,21 @@ def test_cosine_and_linear_by_hand() -> None:
     assert schedule_factor(75, total=100, warmup=0, shape="constant") == 1.0
 
 
+def test_the_warm_up_is_the_settings_share_of_all_updates(make_case) -> None:
+    case = make_case(warmup_ratio=0.25)
+    groups = parameter_groups(case.trainer().model, case.task.settings)
+    highest = [group["lr"] for group in groups]
+    optimizer = make_optimizer(groups, case.task.settings)
+    schedule = make_schedule(optimizer, total_updates=16, settings=case.task.settings)
+    rates = []
+    for _ in range(16):
+        rates.append([group["lr"] for group in optimizer.param_groups])
+        optimizer.step()
+        schedule.step()
+    assert rates[4] == pytest.approx(highest)
+    assert rates[:5] == sorted(rates[:5]) and rates[4:] == sorted(rates[4:], reverse=True)
+
+
 def test_each_group_follows_the_schedule_from_its_own_rate(make_case) -> None:
     case = make_case(warmup_ratio=0.0, schedule="linear")
     groups = parameter_groups(case.trainer().model, case.task.settings)

@@ -58,6 +58,7 @@ def test_resumed_equals_unbroken(make_case, tmp_path: Path, precision: str, stop
 
     for name, value in unbroken.model.state_dict().items():
         assert torch.equal(value, resumed.model.state_dict()[name]), name
+    assert resumed.state.scaler.state_dict() == unbroken.state.scaler.state_dict()
     assert result.oof.equals(expected.oof)
     assert without_seconds(result.history) == without_seconds(expected.history)
     assert result.seconds > 0

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from kernel_lib.errors import DataError, KernelLibError, SettingsError
 from kernel_lib.tasks.regression import FB3_COLUMNS, RegressionSettings, RegressionTask
@@ -110,6 +111,14 @@ def test_the_head_begins_at_the_mean_of_the_training_rows(make_case, material) -
     model = case.task.build_model(material.backbone, case.tokenizer, case.examples[:10])
     means = np.mean([example.target for example in case.examples[:10]], axis=0)
     assert np.allclose(model.head.bias.detach().numpy(), means)
+
+
+def test_in_the_built_model_a_new_token_begins_as_the_full_stop(make_case, material) -> None:
+    case = make_case()
+    model = case.task.build_model(material.backbone, case.tokenizer, case.examples)
+    table = model.backbone.get_input_embeddings().weight
+    new, stop = case.tokenizer.convert_tokens_to_ids("\n"), case.tokenizer(".")["input_ids"][-2]
+    assert torch.equal(table[new], table[stop])
 
 
 def test_frozen_and_checkpointed_as_the_settings_say(make_case, material) -> None:

@@ -185,6 +185,7 @@ def test_carriage_returns_are_line_breaks(with_newlines) -> None:
         with_newlines, ["one\n\ntwo\n", "one\r\n\r\ntwo\r\n", "one\r\rtwo\r"], max_length=64
     )
     assert unix.tolist() == dos.tolist() == old_mac.tolist()
+    assert unix.tolist().count(with_newlines.convert_tokens_to_ids("\n")) == 3
 
 
 @pytest.mark.pretrained

@@ -196,13 +196,18 @@ def check_length(backbone: PreTrainedModel, max_length: int) -> None:
                 )
 
 
-def freeze(backbone: PreTrainedModel, *, embeddings: bool | None, layers: int | None) -> None:
+def freeze(
+    backbone: PreTrainedModel, *, embeddings: bool | None, layers: int | None
+) -> tuple[bool, int]:
     """Stops the lowest parts of the encoder from training, and says so.
 
     Args:
         backbone: the encoder, changed in place.
         embeddings: whether the embeddings freeze; None: as ``FREEZE_TABLE`` says.
         layers: how many of the lowest layers freeze; None: as ``FREEZE_TABLE`` says.
+
+    Returns:
+        What was frozen: embeddings or not, and the number of layers.
 
     Raises:
         SettingsError: more layers than the encoder has.
@@ -223,6 +228,7 @@ def freeze(backbone: PreTrainedModel, *, embeddings: bool | None, layers: int | 
             parameter.requires_grad_(False)
     if embeddings or layers:
         print(f"frozen: {'embeddings and ' if embeddings else ''}the lowest {layers} layers")
+    return embeddings, layers
 
 
 def reinitialise(backbone: PreTrainedModel, layers: int) -> None:

@@ -59,8 +59,9 @@ def predict(
     values = np.stack([output for output in outputs if output is not None])
     wrong = int((~np.isfinite(values)).any(axis=1).sum())
     if wrong:
+        exact = precision.name == "float32"
+        cure = "Train with a lower learning_rate." if exact else 'Set precision="float32".'
         raise TrainingError(
-            f"{wrong} of {len(values)} predictions are not finite in {precision.name}. Set "
-            'precision="float32"; in training a lower learning_rate may help too.'
+            f"{wrong} of {len(values)} predictions are not finite in {precision.name}. {cure}"
         )
     return values
