@@ -120,9 +120,7 @@ def token_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
 
 def _from_sentencepiece(path: Path) -> PreTrainedTokenizerFast:
     """DeBERTa-v3's tokenizer: unigram pieces, the model's character map, [CLS] text [SEP]."""
-    from sentencepiece import sentencepiece_model_pb2  # needed at training time only
-
-    model = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]
+    model = _sentencepiece_format().ModelProto()
     try:
         model.ParseFromString(path.read_bytes())
     except Exception as error:  # protobuf's DecodeError: its class differs between versions
@@ -157,6 +155,22 @@ def _from_sentencepiece(path: Path) -> PreTrainedTokenizerFast:
         unk_token="[UNK]",
         mask_token="[MASK]",
     )
+
+
+def _sentencepiece_format() -> Any:
+    """The protobuf module of ``spm.model``; needed when a tokenizer is built, not at inference.
+
+    sentencepiece's own refuses protobuf of another major version; transformers' copy of it takes
+    any. Where the first is loaded already, the second cannot be.
+    """
+    try:
+        from transformers.utils import sentencepiece_model_pb2_new
+
+        return sentencepiece_model_pb2_new
+    except (ImportError, TypeError):
+        from sentencepiece import sentencepiece_model_pb2
+
+        return sentencepiece_model_pb2
 
 
 def _read(reader: Any, backbone: Path) -> Any:
