@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -132,7 +133,9 @@ def load_backbone(folder: Path, *, dropout: float) -> PreTrainedModel:
     except Exception as error:  # of any class: safetensors', torch's, the unpickler's
         raise BackboneError(f"the weights in {folder} cannot be loaded: {error}") from error
     missing = [name for name in loading["missing_keys"] if not name.startswith("pooler.")]
-    wrong = [*missing, *(str(entry) for entry in loading["mismatched_keys"])]
+    # A name, or in other versions of transformers a name and both shapes.
+    mismatched = [key if isinstance(key, str) else key[0] for key in loading["mismatched_keys"]]
+    wrong = [*missing, *mismatched]
     if wrong:
         raise BackboneError(
             f"{folder}: {len(wrong)} weights of the encoder are missing or of another shape "
@@ -147,6 +150,9 @@ def read_config(folder: Path) -> PreTrainedConfig:
         state = "has no config.json" if folder.is_dir() else "does not exist"
         raise BackboneError(f"the backbone folder {folder} {state}.")
     try:
+        # Without a model_type transformers 5.0 guesses one from the folder's name.
+        if "model_type" not in json.loads((folder / "config.json").read_text(encoding="utf-8")):
+            raise ValueError("it names no model_type")
         return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise BackboneError(f"{folder}/config.json cannot be used: {error}") from error
