@@ -17,7 +17,8 @@ from pathlib import Path
 import jupytext
 import nbformat
 
-from kernel_lib.errors import DataError, KernelLibError
+from kernel_lib.errors import DataError
+from kernel_lib.offline.command import exit_status
 from kernel_lib.runtime.files import write_text
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
@@ -49,6 +50,31 @@ def edited_source(edited: Path, source: Path) -> str:
     return str(jupytext.writes(ours, fmt="py:percent"))
 
 
+def bring_back(name: str, edited: Path, *, write: bool) -> None:
+    """Shows what an edited notebook would change in its ``.py``, and with ``write`` changes it.
+
+    Raises:
+        DataError: as for :func:`edited_source`.
+    """
+    source = NOTEBOOKS / f"{name}.py"
+    text = edited_source(edited, source)
+    old = source.read_text(encoding="utf-8")
+    diff = difflib.unified_diff(
+        old.splitlines(keepends=True),
+        text.splitlines(keepends=True),
+        fromfile=str(source),
+        tofile=str(edited),
+    )
+    sys.stdout.writelines(diff)
+    if old == text:
+        print(f"{source} already says what {edited} says")
+    elif write:
+        write_text(source, text)
+        print(f"wrote {source}; now run: make notebooks")
+    else:
+        print("nothing written; add WRITE=1 (or --write) to keep this")
+
+
 def main() -> int:
     """Command line; returns the exit status."""
     parser = argparse.ArgumentParser(description="Bring an edited notebook back into its .py file.")
@@ -56,28 +82,7 @@ def main() -> int:
     parser.add_argument("edited", type=Path, help="the edited .ipynb")
     parser.add_argument("--write", action="store_true", help="keep the change")
     options = parser.parse_args()
-    source = NOTEBOOKS / f"{options.name}.py"
-    try:
-        text = edited_source(options.edited, source)
-    except KernelLibError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return 1
-    old = source.read_text(encoding="utf-8")
-    diff = difflib.unified_diff(
-        old.splitlines(keepends=True),
-        text.splitlines(keepends=True),
-        fromfile=str(source),
-        tofile=str(options.edited),
-    )
-    sys.stdout.writelines(diff)
-    if old == text:
-        print(f"{source} already says what {options.edited} says")
-    elif options.write:
-        write_text(source, text)
-        print(f"wrote {source}; now run: make notebooks")
-    else:
-        print("nothing written; add WRITE=1 (or --write) to keep this")
-    return 0
+    return exit_status(lambda: bring_back(options.name, options.edited, write=options.write))
 
 
 if __name__ == "__main__":

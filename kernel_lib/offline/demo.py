@@ -17,6 +17,7 @@ import pandas as pd
 
 from kernel_lib.config import OVERRIDES_VARIABLE
 from kernel_lib.errors import KernelLibError
+from kernel_lib.offline.command import exit_status
 from kernel_lib.offline.execute import execute_notebook
 from kernel_lib.offline.material import TARGETS, write_backbone, write_competition
 from kernel_lib.runtime.clock import format_seconds
@@ -92,12 +93,8 @@ def main() -> int:
     """Command line; returns the exit status."""
     parser = argparse.ArgumentParser(description="Run the FB3 notebook pair on made-up essays.")
     parser.add_argument("folder", type=Path, help="where to work; emptied first")
-    try:
-        run_demo(parser.parse_args().folder)
-    except KernelLibError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return 1
-    return 0
+    folder = parser.parse_args().folder
+    return exit_status(lambda: run_demo(folder))
 
 
 if __name__ == "__main__":

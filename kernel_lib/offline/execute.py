@@ -19,6 +19,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
 from kernel_lib.errors import DataError, KernelLibError
+from kernel_lib.offline.command import exit_status
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 
@@ -89,27 +90,32 @@ def execute_notebook(
     return content
 
 
+def run_named(name: str, work_folder: Path) -> None:
+    """Executes one of the kit's notebooks in a folder and leaves its executed copy there.
+
+    Raises:
+        DataError: there is no notebook of that name.
+        NotebookError: a cell raised.
+    """
+    notebook = NOTEBOOKS / f"{name}.ipynb"
+    if not notebook.is_file():
+        known = ", ".join(sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb")))
+        raise DataError(f"there is no notebook {name!r}; there are {known}.")
+    execute_notebook(
+        notebook,
+        work_folder=work_folder,
+        executed=work_folder / f"{name}.executed.ipynb",
+        environment={},
+    )
+
+
 def main() -> int:
     """Command line; returns the exit status."""
     parser = argparse.ArgumentParser(description="Execute one of the kit's notebooks.")
     parser.add_argument("name", help="the notebook's name, such as fb3_train")
     parser.add_argument("work_folder", type=Path, help="where it runs and writes")
     options = parser.parse_args()
-    work = options.work_folder.resolve()
-    try:
-        if not (NOTEBOOKS / f"{options.name}.ipynb").is_file():
-            known = ", ".join(sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb")))
-            raise DataError(f"there is no notebook {options.name!r}; there are {known}.")
-        execute_notebook(
-            NOTEBOOKS / f"{options.name}.ipynb",
-            work_folder=work,
-            executed=work / f"{options.name}.executed.ipynb",
-            environment={},
-        )
-    except KernelLibError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return exit_status(lambda: run_named(options.name, options.work_folder.resolve()))
 
 
 if __name__ == "__main__":
