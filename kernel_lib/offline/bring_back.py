@@ -19,9 +19,8 @@ import nbformat
 
 from kernel_lib.errors import DataError
 from kernel_lib.offline.command import exit_status
+from kernel_lib.offline.execute import NOTEBOOKS
 from kernel_lib.runtime.files import write_text
-
-NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 
 
 def edited_source(edited: Path, source: Path) -> str:

@@ -18,14 +18,13 @@ import pandas as pd
 from kernel_lib.config import OVERRIDES_VARIABLE
 from kernel_lib.errors import KernelLibError
 from kernel_lib.offline.command import exit_status
-from kernel_lib.offline.execute import execute_notebook
+from kernel_lib.offline.execute import NOTEBOOKS, execute_notebook
 from kernel_lib.offline.material import TARGETS, write_backbone, write_competition
 from kernel_lib.runtime.clock import format_seconds
 from kernel_lib.runtime.files import read_json
 from kernel_lib.runtime.paths import KAGGLE_ROOT_VARIABLE
 
 LIBRARY = Path(__file__).parents[1]
-NOTEBOOKS = LIBRARY.parent / "notebooks"
 SETTINGS = {
     # A model this small learns little at the rates of a pretrained one.
     "n_folds": 2,
