@@ -1,10 +1,7 @@
-"""Finding inputs in both of Kaggle's mount layouts, and wheels without installing them."""
+"""Finding inputs in both of Kaggle's mount layouts."""
 
 from __future__ import annotations
 
-import importlib
-import sys
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -12,7 +9,6 @@ import pytest
 from kernel_lib.errors import DataError
 from kernel_lib.runtime.paths import (
     KAGGLE_ROOT_VARIABLE,
-    attach_wheels,
     find_folder,
     input_folders,
     input_root,
@@ -118,56 +114,3 @@ def test_folders_come_shallow_first_to_the_depth_of_kaggle_models_without_hidden
 def test_the_input_root_is_kaggles_unless_the_environment_names_another(monkeypatch) -> None:
     monkeypatch.delenv(KAGGLE_ROOT_VARIABLE, raising=False)
     assert input_root() == Path("/kaggle/input")
-
-
-@pytest.fixture
-def clean_imports(monkeypatch):
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    yield
-    for name in [name for name in sys.modules if name.startswith("tinywheel")]:
-        del sys.modules[name]
-    importlib.invalidate_caches()
-
-
-def write_wheel(folder: Path, package: str) -> Path:
-    """A real, if tiny, pure-Python wheel."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{package}-1.0-py3-none-any.whl"
-    about = f"{package}-1.0.dist-info"
-    with zipfile.ZipFile(path, "w") as wheel:
-        wheel.writestr(f"{package}/__init__.py", "from .inner import answer\n")
-        wheel.writestr(f"{package}/inner.py", "answer = 42\n")
-        wheel.writestr(f"{about}/METADATA", f"Name: {package}\nVersion: 1.0\n")
-        wheel.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
-    return path
-
-
-@pytest.mark.parametrize("mount", ["wheels", "datasets/me/wheels"])
-def test_a_wheel_file_is_importable_without_installation(
-    inputs: Path, clean_imports, mount: str
-) -> None:
-    wheel = write_wheel(inputs / mount, "tinywheel_file")
-    assert attach_wheels() == [wheel]
-    assert importlib.import_module("tinywheel_file").answer == 42
-
-
-def test_a_wheel_that_kaggle_extracted_is_importable_too(
-    inputs: Path, tmp_path: Path, clean_imports
-) -> None:
-    wheel = write_wheel(tmp_path / "made", "tinywheel_folder")
-    extracted = inputs / "datasets/me/wheels" / wheel.stem
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(extracted)
-    assert attach_wheels() == [extracted]
-    assert importlib.import_module("tinywheel_folder").answer == 42
-
-
-def test_wheels_for_one_platform_are_left_alone_and_nothing_is_added_twice(
-    inputs: Path, clean_imports
-) -> None:
-    write_wheel(inputs / "wheels", "tinywheel_twice")
-    (inputs / "wheels/other-1.0-cp311-cp311-linux_x86_64.whl").write_bytes(b"")
-    (added,) = attach_wheels()
-    attach_wheels()
-    assert sys.path.count(str(added)) == 1
-    assert sys.path[-1] == str(added)  # what the image has installed comes first

@@ -8,7 +8,6 @@ known by its name and by the files in it.
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -77,20 +76,3 @@ def find_folder(files: Sequence[str], *, given: str = "", name: str = "", what: 
         )
     listed = ", ".join(str(folder) for folder in named or holding)
     raise DataError(f"{what}: several folders hold {', '.join(files)}: {listed}. Set data_dir.")
-
-
-def attach_wheels() -> list[Path]:
-    """Puts the pure-Python wheels among the inputs on ``sys.path``; no installation, no network.
-
-    A wheel is taken as the ``.whl`` file it is, or as the folder that Kaggle may have extracted
-    from it (a folder beside a ``*.dist-info``). Returns what was added.
-    """
-    found: list[Path] = []
-    for folder in input_folders():
-        found += sorted(folder.glob("*-none-any.whl"))
-        if any(folder.glob("*.dist-info")):
-            found.append(folder)
-    for path in found:
-        if str(path) not in sys.path:
-            sys.path.append(str(path))
-    return found
