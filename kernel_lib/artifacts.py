@@ -73,13 +73,34 @@ def open_run(folder: Path) -> Run:
         ArtifactError: it is no run folder, or one of a newer layout.
     """
     record = read_json(folder / RUN_RECORD)
-    needed = {"run_id", "task", "settings", "identity", "folds"}
-    if not isinstance(record, dict) or record.get("format") != FORMAT or needed - set(record):
+    if not _is_record(record):
         raise ArtifactError(
             f"{folder / RUN_RECORD} is not a record this version reads (format {FORMAT}). "
             "Use the kernel_lib that wrote it."
         )
     return Run(folder, record)
+
+
+def _is_record(record: Any) -> bool:
+    """Whether everything that is read from ``run.json`` is of the type it was written with."""
+
+    def is_number(value: Any) -> bool:
+        return isinstance(value, float | int)
+
+    needed = {"run_id": str, "task": str, "settings": dict, "identity": dict, "folds": list}
+    optional = {"pooled": dict, "target_means": list, "versions": dict}
+    if not isinstance(record, dict) or record.get("format") != FORMAT:
+        return False
+    if any(not isinstance(record.get(name), kind) for name, kind in needed.items()):
+        return False
+    if any(not isinstance(record.get(name, kind()), kind) for name, kind in optional.items()):
+        return False
+    scores = record.get("pooled", {}).get("scores", {})
+    return (
+        all(isinstance(entry, dict) and is_number(entry.get("fold")) for entry in record["folds"])
+        and isinstance(scores, dict)
+        and all(map(is_number, (*scores.values(), *record.get("target_means", []))))
+    )
 
 
 def save_record(run: Run) -> None:
@@ -177,7 +198,7 @@ def read_manifest(run: Run, fold: int, *, check: tuple[str, ...] = ()) -> dict[s
     for name in check:
         if not (folder / name).is_file():
             raise ArtifactError(f"{folder / name} is missing. Copy the whole fold folder.")
-        found, written = sha256(folder / name), manifest["sha256"][name]
+        found, written = sha256(folder / name), str(manifest["sha256"].get(name))
         if found != written:
             raise ArtifactError(
                 f"{folder / name} is not the file that training wrote (SHA-256 {found[:12]}..., "

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
 from pathlib import Path
 
@@ -23,7 +21,6 @@ from kernel_lib.model.backbone import (
     freeze,
     layer_index,
     load_backbone,
-    read_config,
     reinitialise,
 )
 from kernel_lib.runtime.paths import KAGGLE_ROOT_VARIABLE
@@ -162,24 +159,6 @@ def test_a_truncated_weight_file_is_a_backbone_error(folder: Path, kept: float) 
         load(folder)
 
 
-class Intruder:
-    """Unpickled without care, this makes a folder."""
-
-    def __init__(self, marker: Path) -> None:
-        self.marker = marker
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.marker),)
-
-
-def test_a_pickle_that_would_run_something_is_refused_and_not_run(folder: Path, tmp_path) -> None:
-    (folder / "model.safetensors").unlink()
-    torch.save({"weight": Intruder(tmp_path / "it-ran")}, folder / "pytorch_model.bin")
-    with pytest.raises(BackboneError, match="deberta-v3-tiny"):
-        load(folder)
-    assert not (tmp_path / "it-ran").exists()
-
-
 def test_a_truncated_bin_file_is_a_backbone_error(folder: Path) -> None:
     torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
@@ -210,23 +189,6 @@ def test_a_config_that_cannot_be_used_is_a_backbone_error(folder: Path, content:
     (folder / "config.json").write_text(content)
     with pytest.raises(BackboneError, match=r"config\.json cannot be used"):
         load(folder)
-
-
-@pytest.mark.parametrize("reader", [read_config, load, build_backbone])
-def test_a_folders_own_code_is_never_run_whatever_is_answered(
-    folder: Path, tmp_path, monkeypatch, reader
-) -> None:
-    own = {"auto_map": {"AutoConfig": "own.Own"}, "model_type": "own"}
-    (folder / "config.json").write_text(json.dumps(own))
-    (folder / "own.py").write_text(
-        f"open({str(tmp_path / 'it-ran')!r}, 'w').close()\n"
-        "from transformers import PreTrainedConfig\n"
-        "class Own(PreTrainedConfig):\n    model_type = 'own'\n"
-    )
-    monkeypatch.setattr("builtins.input", lambda *_: "y")
-    with pytest.raises(BackboneError):
-        reader(folder)
-    assert not (tmp_path / "it-ran").exists()
 
 
 def test_the_empty_model_of_a_folds_config_is_float32_and_of_the_same_shape(folder: Path) -> None:

@@ -115,10 +115,11 @@ def load_backbone(folder: Path, *, dropout: float) -> PreTrainedModel:
     config = read_config(folder)
     if not any((folder / file).is_file() for file in WEIGHT_FILES):
         raise BackboneError(f"{folder} has no weights: none of {', '.join(WEIGHT_FILES)}.")
+    if (folder / "adapter_config.json").is_file():  # with peft, as on Kaggle, it leads elsewhere
+        raise BackboneError(f"{folder} holds an adapter (adapter_config.json), not an encoder.")
     for key in DROPOUT_KEYS:
         if isinstance(getattr(config, key, None), float | int):
             setattr(config, key, dropout)
-    _quiet_transformers()
     try:
         backbone, loading = AutoModel.from_pretrained(
             folder,
@@ -149,22 +150,26 @@ def read_config(folder: Path) -> PreTrainedConfig:
     if not (folder / "config.json").is_file():
         state = "has no config.json" if folder.is_dir() else "does not exist"
         raise BackboneError(f"the backbone folder {folder} {state}.")
+    _quiet_transformers()
     try:
         # Without a model_type transformers 5.0 guesses one from the folder's name.
         if "model_type" not in json.loads((folder / "config.json").read_text(encoding="utf-8")):
             raise ValueError("it names no model_type")
         return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, RecursionError) as error:
         raise BackboneError(f"{folder}/config.json cannot be used: {error}") from error
 
 
 def build_backbone(folder: Path) -> PreTrainedModel:
     """The encoder that a fold's ``config.json`` describes, its weights to be loaded afterwards."""
-    _quiet_transformers()
     config = read_config(folder)
-    return _without_pooler(
-        AutoModel.from_config(config, dtype=torch.float32, **_attention_options())
-    )
+    try:
+        encoder = AutoModel.from_config(
+            config, dtype=torch.float32, trust_remote_code=False, **_attention_options()
+        )
+    except Exception as error:  # of any class, as in load_backbone
+        raise BackboneError(f"{folder}/config.json describes no encoder: {error}") from error
+    return _without_pooler(encoder)
 
 
 def fit_embeddings(backbone: Any, tokenizer: Any) -> None:
@@ -279,7 +284,7 @@ def _count_layers(backbone: PreTrainedModel) -> int:
 def _attention_options() -> dict[str, Any]:
     """On a CPU the plain attention is the faster one in bf16 (MiniLM, 8 x 512: 1.15 s a training
     step against 1.57 s with the fused one); on a GPU transformers chooses."""
-    return {} if torch.cuda.is_available() else {"attn_implementation": "eager"}
+    return {"attn_implementation": None if torch.cuda.is_available() else "eager"}
 
 
 def _without_pooler(backbone: Any) -> PreTrainedModel:

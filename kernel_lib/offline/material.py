@@ -129,7 +129,7 @@ def write_backbone(folder: Path, *, corpus: list[str], pieces: int = 500, seed: 
         initializer_range=0.1,
     )
     torch.manual_seed(seed)
-    AutoModel.from_config(config).half().save_pretrained(folder)
+    AutoModel.from_config(config, trust_remote_code=False).half().save_pretrained(folder)
     tokenizer_config = {"do_lower_case": False, "vocab_type": "spm"}
     (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer_config), encoding="utf-8")
 

@@ -59,7 +59,7 @@ def read_json(path: Path) -> Any:
         raise ArtifactError(
             f"{path} is missing: not a folder this kit wrote, or incomplete."
         ) from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # also a number too long, brackets too deep
         raise ArtifactError(f"{path} is not JSON ({error}): damaged? Copy it again.") from None
 
 

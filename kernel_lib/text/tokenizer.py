@@ -103,13 +103,15 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     config = read_json(folder / "tokenizer_config.json")
     try:
         backend = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        tokenizer = PreTrainedTokenizerFast(
+            tokenizer_object=backend, **{name: config[name] for name in names}
+        )
     except Exception as error:  # tokenizers raises plain Exception
         raise ArtifactError(
-            f"{folder}/tokenizer.json is damaged ({error}). Copy it again."
+            f"tokenizer.json or tokenizer_config.json in {folder} is damaged ({error!r}). "
+            "Copy them again."
         ) from None
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend, **{name: config.get(name) for name in names}
-    )
+    return tokenizer
 
 
 def token_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
