@@ -27,7 +27,8 @@
 #
 # - **Reads** run folders (the training notebook's output), the competition's `test.csv` and
 #   `sample_submission.csv`, and the `kernel_lib` dataset.
-# - **Writes** `submission.csv`: there from the first fold on, and better after each.
+# - **Writes** `submission.csv`: valid in the first seconds (the training rows' means), better after
+#   each fold. Folds that do not fit in the time budget are left out, the least valuable first.
 
 # %%
 # The same cell in every notebook: nothing may reach a network, and kernel_lib is found wherever
@@ -38,15 +39,16 @@ from pathlib import Path
 
 os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
 inputs = Path(os.environ.get("KERNEL_LIB_KAGGLE_ROOT", "/kaggle")) / "input"
-attached = [found for depth in range(7) for found in inputs.glob("*/" * depth + "kernel_lib")]
+attached = [f.parent for d in range(7) for f in inputs.glob("*/" * d + "kernel_lib/errors.py")]
 around = [folder / "kernel_lib" for folder in (Path.cwd(), *Path.cwd().parents)]
-library = next((found for found in attached + around if (found / "errors.py").is_file()), None)
-assert library, f"kernel_lib is not among the inputs ({inputs}): attach the dataset that holds it"
-sys.path.insert(0, str(library.parent))
+libraries = attached or [found for found in around if (found / "errors.py").is_file()][:1]
+wanted = f"attach the dataset with kernel_lib, and no other that holds one, to find it in {inputs}"
+assert len(libraries) == 1, f"{wanted}; found: {', '.join(map(str, libraries)) or 'none'}"
+sys.path.insert(0, str(libraries[0].parent))
 
-import kernel_lib
+from kernel_lib.runtime.release import describe_release
 
-print(f"kernel_lib {kernel_lib.__version__} from {library}")
+print(describe_release(), "from", libraries[0])
 
 # %% [markdown]
 # ## Settings
@@ -59,12 +61,15 @@ from kernel_lib.config import InferenceSettings
 settings = InferenceSettings(
     runs=(),  # run folders; empty: all that are attached
     batch_size=16,
+    time_budget_seconds=8.5 * 3600,  # Kaggle's limit less half an hour
 ).overridden()  # by the environment variable KERNEL_LIB_SETTINGS, if it is set
 
 # %%
-from kernel_lib.results.ensemble import find_runs
+from kernel_lib.results.members import find_runs
+from kernel_lib.runtime.clock import Clock
 from kernel_lib.training.record import score_table
 
+clock = Clock(settings.time_budget_seconds)
 for run in find_runs(settings.runs):
     print(run.folder, "folds", run.finished_folds())
     display(score_table(run))
@@ -77,7 +82,7 @@ for run in find_runs(settings.runs):
 # %%
 from kernel_lib.results.ensemble import predict_submission
 
-submission = predict_submission(settings)
+submission = predict_submission(settings, clock)
 
 # %%
 import pandas as pd

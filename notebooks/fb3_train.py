@@ -38,15 +38,16 @@ from pathlib import Path
 
 os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
 inputs = Path(os.environ.get("KERNEL_LIB_KAGGLE_ROOT", "/kaggle")) / "input"
-attached = [found for depth in range(7) for found in inputs.glob("*/" * depth + "kernel_lib")]
+attached = [f.parent for d in range(7) for f in inputs.glob("*/" * d + "kernel_lib/errors.py")]
 around = [folder / "kernel_lib" for folder in (Path.cwd(), *Path.cwd().parents)]
-library = next((found for found in attached + around if (found / "errors.py").is_file()), None)
-assert library, f"kernel_lib is not among the inputs ({inputs}): attach the dataset that holds it"
-sys.path.insert(0, str(library.parent))
+libraries = attached or [found for found in around if (found / "errors.py").is_file()][:1]
+wanted = f"attach the dataset with kernel_lib, and no other that holds one, to find it in {inputs}"
+assert len(libraries) == 1, f"{wanted}; found: {', '.join(map(str, libraries)) or 'none'}"
+sys.path.insert(0, str(libraries[0].parent))
 
-import kernel_lib
+from kernel_lib.runtime.release import describe_release
 
-print(f"kernel_lib {kernel_lib.__version__} from {library}")
+print(describe_release(), "from", libraries[0])
 
 # %% [markdown]
 # ## Settings
@@ -67,6 +68,7 @@ settings = RegressionSettings(
     layer_decay=0.9,
     pooling="attention",
     fgm_epsilon=0.2,  # 0 trains without FGM in half the time
+    time_budget_seconds=8.5 * 3600,  # Kaggle's limit less half an hour
     debug=False,  # True: 200 rows, 2 folds, 1 epoch
 ).overridden()  # by the environment variable KERNEL_LIB_SETTINGS, if it is set
 
@@ -75,7 +77,7 @@ settings = RegressionSettings(
 
 # %%
 from kernel_lib.runtime.clock import Clock
-from kernel_lib.runtime.paths import attach_wheels
+from kernel_lib.runtime.wheels import attach_wheels
 
 clock = Clock(settings.time_budget_seconds)
 attach_wheels()  # iterative-stratification is not on Kaggle's image

@@ -10,28 +10,29 @@ from kernel_lib.runtime.clock import Clock, format_seconds
 
 
 @pytest.fixture
-def now(monkeypatch) -> list[float]:
+def moment() -> list[float]:
     """The time, in a list so that a test can move it."""
-    moment = [1000.0]
-    monkeypatch.setattr(time, "monotonic", lambda: moment[0])
-    return moment
+    return [1000.0]
 
 
-def test_the_clock_counts_down_from_when_it_was_made(now) -> None:
-    clock = Clock(60)
-    now[0] += 45
+@pytest.fixture
+def clock(moment) -> Clock:
+    """A minute's budget on the clock that the test moves."""
+    return Clock(60, now=lambda: moment[0])
+
+
+def test_the_clock_counts_down_from_when_it_was_made(clock, moment) -> None:
+    moment[0] += 45
     assert (clock.elapsed_seconds, clock.left_seconds) == (45, 15)
 
 
-def test_what_just_fits_is_allowed_and_what_is_longer_is_not(now) -> None:
-    clock = Clock(60)
-    now[0] += 45
+def test_what_just_fits_is_allowed_and_what_is_longer_is_not(clock, moment) -> None:
+    moment[0] += 45
     assert clock.allows(15) and not clock.allows(15.1)
 
 
-def test_an_overdrawn_clock_allows_nothing(now) -> None:
-    clock = Clock(60)
-    now[0] += 61
+def test_an_overdrawn_clock_allows_nothing(clock, moment) -> None:
+    moment[0] += 61
     assert clock.left_seconds == -1
     assert not clock.allows(0)
 

@@ -223,7 +223,10 @@ def test_what_changes_the_computation_changes_the_digest(what) -> None:
 
 def test_inference_settings_hold_only_what_a_run_does_not_tell() -> None:
     names = {field.name for field in dataclasses.fields(InferenceSettings)}
-    assert names == {"runs", "data_dir", "submission", "batch_size", "precision"}
+    assert names == {
+        *("runs", "data_dir", "submission"),
+        *("batch_size", "precision", "time_budget_seconds"),
+    }
     assert InferenceSettings(runs=["a", "b"]).runs == ("a", "b")
 
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from kernel_lib.errors import SubmissionError
-from kernel_lib.results.submission import check_submission, make_submission, write_submission
+from kernel_lib.errors import ArtifactError, SubmissionError
+from kernel_lib.results.submission import (
+    check_submission,
+    make_submission,
+    remove_leftovers,
+    write_submission,
+)
 
 IDS = ["000123", "53E542321463", "B"]
 
@@ -88,3 +94,31 @@ def test_a_wrong_submission_is_refused_and_the_old_file_stays(
         write_submission(change(frame), path, sample, lowest=1, highest=5)
     assert path.read_text() == "the old one"
     assert {p.name for p in tmp_path.iterdir()} == {sample.name, "submission.csv"}
+
+
+def test_a_full_disk_leaves_the_old_file_and_no_other(
+    sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "submission.csv"
+    path.write_text("the old one")
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    frame = pd.DataFrame({"text_id": IDS, "x": 2.0, "y": 2.0})
+    with pytest.raises(ArtifactError, match=r"submission\.csv: No space left on device"):
+        write_submission(frame, path, sample, lowest=1, highest=5)
+    assert path.read_text() == "the old one"
+    assert {p.name for p in tmp_path.iterdir()} == {sample.name, "submission.csv"}
+
+
+def test_only_temporary_files_of_this_submission_are_removed(tmp_path: Path) -> None:
+    stay = {"submission.csv", ".submission.json", ".other.csv.1.tmp", "sub[1].csv", ".sub1.csv.tmp"}
+    leftovers = {".submission.csv.0a1b2c3d.tmp", ".submission.csv.trial", ".sub[1].csv.ab.tmp"}
+    for name in stay | leftovers:
+        (tmp_path / name).touch()
+    remove_leftovers(tmp_path / "submission.csv")
+    remove_leftovers(tmp_path / "sub[1].csv")
+    assert {path.name for path in tmp_path.iterdir()} == stay
+    remove_leftovers(tmp_path / "not there" / "submission.csv")

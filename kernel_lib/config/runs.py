@@ -140,5 +140,7 @@ class InferenceSettings(Settings):
     """Folder of the competition's files; empty: look under the inputs."""
     submission: str = setting("submission.csv")
     """The file to write, relative to the working directory."""
+    time_budget_seconds: float = setting(8.5 * 3600, above=0)
+    """What does not fit in it is left out; the file is there all the same."""
     batch_size: int = setting(16, at_least=1)
     precision: str = setting("auto", choices=("auto", "float32", "bf16", "fp16"))

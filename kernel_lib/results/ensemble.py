@@ -1,183 +1,164 @@
-"""From run folders to one prediction a row: fold by fold, mean over folds, mean over runs."""
+"""From run folders to one prediction a row: fold by fold, mean over folds, mean over runs.
+
+A valid file is there in the first seconds, and each fold replaces it by a better one. What the
+time budget does not hold is left out, the least valuable first.
+"""
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from kernel_lib.artifacts import (
-    CONFIG,
-    RUN_RECORD,
-    TOKENIZER,
-    WEIGHTS,
-    Run,
-    load_weights,
-    open_run,
-    read_manifest,
-)
+from kernel_lib.artifacts import CONFIG, WEIGHTS, load_weights, read_manifest
 from kernel_lib.config import InferenceSettings
-from kernel_lib.errors import ArtifactError
-from kernel_lib.results.submission import make_submission, write_submission
-from kernel_lib.runtime.device import keep_freed_memory, pick_device, pick_precision
-from kernel_lib.runtime.paths import input_folders, input_root
+from kernel_lib.results.members import (
+    Member,
+    best_first,
+    check_members,
+    encode_test,
+    find_runs,
+    gather_members,
+    in_rounds,
+)
+from kernel_lib.results.submission import make_submission, remove_leftovers, write_submission
+from kernel_lib.runtime.clock import Clock, format_seconds
+from kernel_lib.runtime.device import keep_freed_memory, pick_device, pick_precision, versions
 from kernel_lib.runtime.progress import progress_bar
-from kernel_lib.tasks.regression import RegressionSettings, RegressionTask
-from kernel_lib.text.batches import Example
-from kernel_lib.text.tokenizer import load_tokenizer, token_fingerprint
-from kernel_lib.training.prediction import predict
+from kernel_lib.runtime.release import compare_versions
+from kernel_lib.training.memory import release_memory
+from kernel_lib.training.prediction import TimeIsUp, predict
 
 
-@dataclass(frozen=True)
-class Member:
-    """A run in the ensemble.
-
-    Attributes:
-        folds: where each of its folds stands; sessions of one run may be attached side by side.
-        task: what it was trained for.
-        examples: the encoded test rows.
-        pad_id: its tokenizer's.
-    """
-
-    folds: dict[int, Run]
-    task: RegressionTask
-    examples: list[Example]
-    pad_id: int
-
-
-def find_runs(given: Sequence[str]) -> list[Run]:
-    """The runs to ensemble, each with at least one finished fold.
-
-    Args:
-        given: run folders; none: every folder with a ``run.json`` under the inputs.
-
-    Raises:
-        ArtifactError: there is none, or a folder is no run or has no finished fold.
-    """
-    found = [folder for folder in input_folders() if (folder / RUN_RECORD).is_file()]
-    folders = [Path(folder) for folder in given] or found
-    if not folders:
-        raise ArtifactError(
-            f"no run folder ({RUN_RECORD}) under {input_root()}. Attach the training notebook's "
-            "output or a dataset made of it, or set runs."
-        )
-    runs = [open_run(folder) for folder in folders]
-    for run in runs:
-        if not run.finished_folds():
-            raise ArtifactError(f"{run.folder} has no finished fold (fold<n>/manifest.json).")
-    return runs
-
-
-def task_of(run: Run) -> RegressionTask:
-    """The task a run was trained for, with the settings it was trained with."""
-    if run.record["task"] != RegressionTask.name:
-        raise ArtifactError(
-            f"{run.folder} is of task {run.record['task']!r}; here "
-            f"{RegressionTask.name!r} is predicted."
-        )
-    return RegressionTask(RegressionSettings.from_dict(run.record["settings"]))
-
-
-def predict_submission(settings: InferenceSettings) -> Path:
+def predict_submission(settings: InferenceSettings, clock: Clock | None = None) -> Path:
     """Predicts the test rows with all folds of all runs and writes the submission.
 
-    The file is there, valid, from the first fold on, and is replaced by a better one after each.
+    The file is there, valid, before anything large is opened: the training rows' means. It is
+    replaced by a better one after each fold: the best run's first fold, the next run's first fold,
+    and so on, then the second of each.
 
     Args:
         settings: where runs and data are; everything else is read from the runs.
+        clock: the time budget; by default it begins now. When it runs out, the file is left as
+            good as it has become, and what was left out is printed.
 
     Returns:
         The path of the submission.
 
     Raises:
-        KernelLibError: whatever is wrong with runs, data or disk.
+        KernelLibError: whatever is wrong with runs, data or disk. A submission that was written
+            before that stays.
     """
+    clock = clock or Clock(settings.time_budget_seconds)
     keep_freed_memory()
-    runs = find_runs(settings.runs)
-    task = task_of(runs[0])
+    members = gather_members(find_runs(settings.runs))
+    ranked = best_first(members)
+    task = ranked[0].task
     test, sample = task.read_test(settings.data_dir)
-    ids = test[task.settings.id_column].tolist()
-    members = [_make_member(folds, test) for folds in _folds_by_run(runs)]
-    _check_columns(members)
-    for member in members:
-        for fold, run in member.folds.items():
-            read_manifest(run, fold, check=(WEIGHTS, CONFIG))
-
     path = Path(settings.submission)
-    run_means: list[NDArray[np.float64]] = []
-    for member in members:
-        fold_sum = np.zeros((len(ids), len(task.settings.target_columns)))
-        for count, fold in enumerate(member.folds, start=1):
-            fold_sum += _predict_fold(member, fold, settings)
-            mean = np.mean([*run_means, fold_sum / count], axis=0)
-            frame = make_submission(
-                sample,
-                ids=ids,
-                columns=task.settings.target_columns,
-                predictions=task.clip(mean),
-            )
-            write_submission(
-                frame,
-                path,
-                sample,
-                lowest=task.settings.target_min,
-                highest=task.settings.target_max,
-            )
-        run_means.append(fold_sum / len(member.folds))
+
+    def write(values: NDArray[np.float64]) -> None:
+        frame = make_submission(
+            sample,
+            ids=test[task.settings.id_column].tolist(),
+            columns=task.settings.target_columns,
+            predictions=task.clip(values),
+        )
+        lowest, highest = task.settings.target_min, task.settings.target_max
+        write_submission(frame, path, sample, lowest=lowest, highest=highest)
+
+    remove_leftovers(path)
+    guess, origin = _first_guess(ranked[0])
+    write(np.tile(guess, (len(test), 1)))
+    print(f"{path}: valid from now on, {origin} in every row; each fold makes it better")
+    _print_drift(members)
+    check_members(members)
+    visits = in_rounds(ranked)
+    _prepare(visits, test, clock)
+    device = pick_device()
+    for member, fold in visits:
+        if not clock.allows(0):
+            break
+        predictions = _predict_if_time(member, fold, settings, clock, device)
+        release_memory(device)
+        if predictions is not None:
+            member.predictions[fold] = predictions
+            # In the order they were found: the last digit is not to depend on who came first.
+            write(np.mean([each.mean() for each in members if each.predictions], axis=0))
+    _print_outcome(members, clock)
     return path
 
 
-def _folds_by_run(runs: Sequence[Run]) -> list[dict[int, Run]]:
-    """The folds of each different run, every fold once, however many sessions of it are there."""
-    by_id: dict[str, dict[int, Run]] = {}
-    for run in runs:
-        folds = by_id.setdefault(run.id, {})
-        for fold in run.finished_folds():
-            if fold in folds:
-                print(f"{run.folder}: fold {fold} is also in {folds[fold].folder}; taken once")
-            folds.setdefault(fold, run)
-    return [dict(sorted(folds.items())) for folds in by_id.values()]
+def _first_guess(member: Member) -> tuple[NDArray[np.float64], str]:
+    """A value for each column, known without any model, and what it is."""
+    settings = member.task.settings
+    means = np.asarray(member.record.get("target_means", []), dtype=np.float64)
+    if means.shape == (len(settings.target_columns),) and np.isfinite(means).all():
+        return means, "the training rows' means"
+    middle = (settings.target_min + settings.target_max) / 2
+    return (
+        np.full(len(settings.target_columns), middle),
+        f"the middle of the scale (the record of {member.name} holds no target_means)",
+    )
 
 
-def _make_member(folds: dict[int, Run], test: Any) -> Member:
-    run = next(iter(folds.values()))
-    task = task_of(run)
-    tokenizer = load_tokenizer(run.folder / TOKENIZER)
-    found, written = token_fingerprint(tokenizer), run.record["identity"]["tokens"]
-    if found != written:
-        raise ArtifactError(
-            f"the tokenizer in {run.folder / TOKENIZER} gives other ids (fingerprint {found}) than "
-            f"in training ({written}): altered, or read differently by this version of tokenizers."
-        )
-    return Member(folds, task, task.encode(test, tokenizer), int(tokenizer.pad_token_id))
+def _print_drift(members: Sequence[Member]) -> None:
+    """How the versions here differ from those in training, each different line once."""
+    here = versions()
+    records = [run.record for member in members for run in member.sessions]
+    lines = (compare_versions(record.get("versions", {}), here) for record in records)
+    print("\n".join(dict.fromkeys(lines)))
 
 
-def _check_columns(members: Sequence[Member]) -> None:
-    first = members[0]
-    for member in members[1:]:
-        if member.task.settings.target_columns != first.task.settings.target_columns:
-            raise ArtifactError(
-                f"one run predicts {', '.join(first.task.settings.target_columns)}, another "
-                f"{', '.join(member.task.settings.target_columns)}: they cannot be averaged."
-            )
+def _prepare(visits: Sequence[tuple[Member, int]], test: pd.DataFrame, clock: Clock) -> None:
+    """Encodes the test rows and checks all weight files: what is damaged ends the run early."""
+    for member, fold in visits:
+        if not clock.allows(0):
+            return
+        if not member.examples:
+            encode_test(member, test)
+        read_manifest(member.folds[fold], fold, check=(WEIGHTS, CONFIG))
 
 
-def _predict_fold(member: Member, fold: int, settings: InferenceSettings) -> NDArray[np.float32]:
+def _predict_if_time(
+    member: Member, fold: int, settings: InferenceSettings, clock: Clock, device: torch.device
+) -> NDArray[np.float32] | None:
+    """One fold's predictions; None, with a line that says why, when the clock does not hold it."""
+    name = f"{member.name} fold {fold}"
+    left = format_seconds(clock.left_seconds)
+    if not clock.allows(member.fold_seconds):
+        print(f"{name}: skipped, needs about {format_seconds(member.fold_seconds)}, {left} left")
+        return None
+    began = clock.elapsed_seconds
+    try:
+        predictions = _predict_fold(member, fold, settings, clock, device)
+    except TimeIsUp as stop:
+        spent = clock.elapsed_seconds - began
+        member.fold_seconds = spent + stop.more_seconds
+        if clock.allows(0):
+            why = f"needs at least {format_seconds(stop.more_seconds)} more"
+            why += f", {format_seconds(clock.left_seconds)} left"
+        else:
+            why = "the time budget is used up"
+        print(f"{name}: dropped after {format_seconds(spent)}, {why}")
+        return None
+    member.fold_seconds = clock.elapsed_seconds - began
+    return predictions
+
+
+def _predict_fold(
+    member: Member, fold: int, settings: InferenceSettings, clock: Clock, device: torch.device
+) -> NDArray[np.float32]:
     """One fold's clipped predictions for all rows, ``(rows, columns)``."""
-    run = member.folds[fold]
-    folder = run.fold_folder(fold)
-    device = pick_device()
+    folder = member.folds[fold].fold_folder(fold)
     model = member.task.empty_model(folder)
     load_weights(model, folder / WEIGHTS)
     model.to(device)
-    batches = -(-len(member.examples) // settings.batch_size)
-    with progress_bar(batches, f"{run.folder.name} fold {fold}") as bar:
+    with progress_bar(len(member.examples), f"{member.name} fold {fold}", unit="text") as bar:
         predictions = predict(
             model,
             member.examples,
@@ -186,9 +167,25 @@ def _predict_fold(member: Member, fold: int, settings: InferenceSettings) -> NDA
             device=device,
             precision=pick_precision(settings.precision, device),
             bar=bar,
+            clock=clock,
         )
-    del model
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
     return member.task.clip(predictions)
+
+
+def _print_outcome(members: Sequence[Member], clock: Clock) -> None:
+    """What the submission is made of and, loudly, what it is not."""
+    parts = []
+    for member in members:
+        used = " ".join(map(str, sorted(member.predictions))) or "none"
+        left_out = [str(fold) for fold in member.folds if fold not in member.predictions]
+        skipped = f" ({' '.join(left_out)} skipped: time)" if left_out else ""
+        parts.append(f"{member.name}: {used}{skipped}")
+    total = sum(len(member.folds) for member in members)
+    done = sum(len(member.predictions) for member in members)
+    if done < total:
+        rest = "the folds that were done" if done else "no model's prediction, only the first guess"
+        print(
+            f"NOT ALL FOLDS: {total - done} of {total} did not fit in the time budget of "
+            f"{format_seconds(clock.budget_seconds)}; the submission holds {rest}"
+        )
+    print(f"folds used: {'; '.join(parts)}")

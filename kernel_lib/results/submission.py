@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,8 +10,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from kernel_lib.artifacts import write_csv
 from kernel_lib.errors import SubmissionError
+from kernel_lib.runtime.files import replacing
 from kernel_lib.text.tables import read_table
 
 SHOWN = 3
@@ -86,14 +87,18 @@ def write_submission(
 
     Raises:
         SubmissionError: it does not pass :func:`check_submission`; ``path`` is as it was.
+        ArtifactError: the disk is full or not writable; ``path`` is as it was.
     """
-    trial = path.with_name(f".{path.name}.trial")
-    try:
-        write_csv(frame, trial)
-        check_submission(trial, sample, lowest=lowest, highest=highest)
-        trial.replace(path)
-    finally:
-        trial.unlink(missing_ok=True)
+    with replacing(path) as temporary:
+        text = frame.to_csv(index=False, lineterminator="\n")
+        temporary.write_text(text, encoding="utf-8", newline="")
+        check_submission(temporary, sample, lowest=lowest, highest=highest)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Removes the temporary files of a session that was killed while it wrote ``path``."""
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        leftover.unlink(missing_ok=True)
 
 
 def _read_sample(sample: Path) -> pd.DataFrame:

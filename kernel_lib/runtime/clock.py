@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 
 class Clock:
@@ -10,16 +11,18 @@ class Clock:
 
     Args:
         budget_seconds: how long the run may take.
+        now: gives the time in seconds; the system's clock that nobody can set back.
     """
 
-    def __init__(self, budget_seconds: float) -> None:
+    def __init__(self, budget_seconds: float, *, now: Callable[[], float] = time.monotonic) -> None:
         self.budget_seconds = budget_seconds
-        self._start = time.monotonic()
+        self._now = now
+        self._start = now()
 
     @property
     def elapsed_seconds(self) -> float:
         """Seconds since the clock was made."""
-        return time.monotonic() - self._start
+        return self._now() - self._start
 
     @property
     def left_seconds(self) -> float:

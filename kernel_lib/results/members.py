@@ -1,0 +1,191 @@
+"""The runs of an ensemble: found, sessions of one run joined, checked, in order of worth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from kernel_lib.artifacts import MANIFEST, RUN_RECORD, TOKENIZER, Run, open_run
+from kernel_lib.errors import ArtifactError, SettingsError
+from kernel_lib.runtime.paths import input_folders, input_root
+from kernel_lib.tasks.regression import RegressionSettings, RegressionTask
+from kernel_lib.text.batches import Example
+from kernel_lib.text.tokenizer import load_tokenizer, token_fingerprint
+
+
+@dataclass
+class Member:
+    """A run in the ensemble, and what it has predicted so far.
+
+    Attributes:
+        name: what printed lines call it.
+        sessions: the run folders of it; several may be attached side by side.
+        folds: which of them each fold is taken from, in the folds' order.
+        task: what it was trained for.
+        examples: the encoded test rows, once they are.
+        pad_id: its tokenizer's, likewise.
+        predictions: ``(rows, columns)`` of each fold that is done.
+        fold_seconds: what a fold takes, as far as this session knows; 0: nothing yet.
+    """
+
+    name: str
+    sessions: list[Run]
+    folds: dict[int, Run]
+    task: RegressionTask
+    examples: list[Example] = field(default_factory=list)
+    pad_id: int = 0
+    predictions: dict[int, NDArray[np.float32]] = field(default_factory=dict)
+    fold_seconds: float = 0.0
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The record of the session that got furthest."""
+        return _furthest(self.sessions).record
+
+    def mean(self) -> NDArray[np.float64]:
+        """Over the folds that are done, summed in their order whatever order they were done in."""
+        done = [self.predictions[fold] for fold in sorted(self.predictions)]
+        return sum(done, start=np.zeros(done[0].shape)) / len(done)
+
+
+def find_runs(given: Sequence[str]) -> list[Run]:
+    """The runs to ensemble, each with at least one finished fold.
+
+    Args:
+        given: run folders; none: every folder with a ``run.json`` under the inputs.
+
+    Raises:
+        ArtifactError: there is none, or a folder is no run or has no finished fold.
+    """
+    found = [folder for folder in input_folders() if (folder / RUN_RECORD).is_file()]
+    folders = [Path(folder) for folder in given] or found
+    if not folders:
+        raise ArtifactError(
+            f"no run folder ({RUN_RECORD}) under {input_root()}. Attach the training notebook's "
+            "output or a dataset made of it, or set runs."
+        )
+    runs = [open_run(folder) for folder in folders]
+    for run in runs:
+        if not run.finished_folds():
+            raise ArtifactError(f"{run.folder} has no finished fold (fold<n>/{MANIFEST}).")
+    return runs
+
+
+def task_of(run: Run) -> RegressionTask:
+    """The task a run was trained for, with the settings it was trained with."""
+    if run.record["task"] != RegressionTask.name:
+        raise ArtifactError(
+            f"{run.folder} is of task {run.record['task']!r}; here "
+            f"{RegressionTask.name!r} is predicted."
+        )
+    try:
+        return RegressionTask(RegressionSettings.from_dict(run.record["settings"]))
+    except SettingsError as error:
+        raise ArtifactError(
+            f"{run.folder / RUN_RECORD}: {error} Use the kernel_lib that wrote it."
+        ) from None
+
+
+def gather_members(runs: Sequence[Run]) -> list[Member]:
+    """A member for each different run, every fold once, however many sessions of it are there.
+
+    Raises:
+        ArtifactError: a run is of another task.
+    """
+    by_id: dict[str, list[Run]] = {}
+    for run in runs:
+        by_id.setdefault(run.id, []).append(run)
+    names = _short_names([sessions[0].folder for sessions in by_id.values()])
+    members = []
+    for name, sessions in zip(names, by_id.values(), strict=True):
+        folds: dict[int, Run] = {}
+        for run in sessions:
+            for fold in run.finished_folds():
+                if fold in folds:
+                    print(f"{run.folder}: fold {fold} is also in {folds[fold].folder}; taken once")
+                folds.setdefault(fold, run)
+        task = task_of(_furthest(sessions))
+        members.append(Member(name, sessions, dict(sorted(folds.items())), task))
+    return members
+
+
+def best_first(members: Sequence[Member]) -> list[Member]:
+    """By pooled CV score; members without one come last, equals stay in their order."""
+
+    def rank(member: Member) -> float:
+        scores = member.record.get("pooled", {}).get("scores", {})
+        score = float(scores.get(member.task.score_name, np.nan))
+        if np.isnan(score):
+            return np.inf
+        return score if member.task.lower_is_better else -score
+
+    return sorted(members, key=rank)
+
+
+def in_rounds(members: Sequence[Member]) -> list[tuple[Member, int]]:
+    """The first fold of each member, then the second of each, and so on."""
+    queues = ([(member, fold) for fold in member.folds] for member in members)
+    return [visit for each in zip_longest(*queues) for visit in each if visit is not None]
+
+
+def check_members(members: Sequence[Member]) -> None:
+    """Checks what can be seen without opening a large file.
+
+    Raises:
+        ArtifactError: two members predict different columns, or a finished fold has lost its
+            manifest on the way.
+    """
+    columns = members[0].task.settings.target_columns
+    for member in members:
+        if member.task.settings.target_columns != columns:
+            raise ArtifactError(
+                f"one run predicts {', '.join(columns)}, another "
+                f"{', '.join(member.task.settings.target_columns)}: they cannot be averaged."
+            )
+        for run in member.sessions:
+            for entry in run.record["folds"]:
+                folder = run.fold_folder(entry["fold"])
+                if folder.is_dir() and entry["fold"] not in member.folds:
+                    raise ArtifactError(
+                        f"{folder / MANIFEST} is missing, though {RUN_RECORD} says that the fold "
+                        "is finished. Copy the whole fold folder, or remove it to do without."
+                    )
+
+
+def encode_test(member: Member, test: pd.DataFrame) -> None:
+    """Encodes the test rows with the member's own tokenizer.
+
+    Raises:
+        ArtifactError: it gives other ids than in training.
+    """
+    folder = _furthest(member.sessions).folder / TOKENIZER
+    tokenizer = load_tokenizer(folder)
+    found, written = token_fingerprint(tokenizer), member.record["identity"].get("tokens")
+    if found != written:
+        raise ArtifactError(
+            f"the tokenizer in {folder} gives other ids (fingerprint {found}) than "
+            f"in training ({written}): altered, or read differently by this version of tokenizers."
+        )
+    member.examples = member.task.encode(test, tokenizer)
+    member.pad_id = int(tokenizer.pad_token_id)
+
+
+def _furthest(sessions: Sequence[Run]) -> Run:
+    return max(sessions, key=lambda run: len(run.finished_folds()))
+
+
+def _short_names(folders: Sequence[Path]) -> list[str]:
+    """The end of each path, as short as tells them apart: ``a/run``, ``b/run``."""
+    names: list[str] = []
+    for depth in range(1, 1 + max(len(folder.parts) for folder in folders)):
+        names = ["/".join(folder.parts[-depth:]) for folder in folders]
+        if len(set(names)) == len(names):
+            break
+    return names
