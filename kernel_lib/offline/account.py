@@ -71,9 +71,9 @@ def check_owner(owner: str) -> str:
 def known_secrets() -> dict[str, str]:
     """The user's own keys and tokens: where each comes from, and its value."""
     found = {name: os.environ.get(name, "") for name in SECRET_VARIABLES}
-    token_file = Path(found["KAGGLE_API_TOKEN"] or ".")  # the client takes a path as well
-    if token_file.is_file():
-        found["KAGGLE_API_TOKEN"] = _content(token_file)
+    token = found["KAGGLE_API_TOKEN"]
+    if os.path.isfile(token):  # the client takes a path as well
+        found["KAGGLE_API_TOKEN"] = _content(Path(token))
     for path in _login_files():
         values = _read(path)
         for key in ("key", "access_token", "refresh_token"):
