@@ -1,0 +1,202 @@
+"""A run with its weights in half precision: half the upload, and what it costs, measured.
+
+    python -m kernel_lib.results.half build/fb3/run build/fb3/run-half --data <the competition's folder>
+
+Weights are rounded to float16 and loaded as float32 again, so inference computes as before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from kernel_lib.artifacts import (
+    CONFIG,
+    LOG,
+    MANIFEST,
+    OOF,
+    RUN_RECORD,
+    TOKENIZER,
+    WEIGHTS,
+    Run,
+    load_weights,
+    open_run,
+    read_manifest,
+    read_tensors,
+    save_tensors,
+)
+from kernel_lib.errors import ArtifactError, DataError
+from kernel_lib.results.members import task_of
+from kernel_lib.runtime.command import exit_status
+from kernel_lib.runtime.device import keep_freed_memory, pick_device, pick_precision
+from kernel_lib.runtime.files import read_json, sha256, write_json
+from kernel_lib.runtime.progress import progress_bar
+from kernel_lib.tasks.regression import RegressionTask
+from kernel_lib.text.batches import Example
+from kernel_lib.text.tokenizer import load_tokenizer
+from kernel_lib.training.prediction import predict
+from kernel_lib.training.record import examples_fingerprint
+
+
+@dataclass(frozen=True)
+class Change:
+    """What rounding did to a fold, both scored on this machine.
+
+    Attributes:
+        fold: its number.
+        before, after: the score with the weights as they were, and rounded.
+        largest: of all changes of a prediction.
+    """
+
+    fold: int
+    before: float
+    after: float
+    largest: float
+
+
+def write_half_copy(folder: Path, target: Path, data_dir: str) -> list[Change]:
+    """Writes a copy of a run with float16 weights, and measures what that changes.
+
+    Args:
+        folder: the run.
+        target: where to; must not be there.
+        data_dir: folder of the ``train.csv`` it was trained on; the validation rows are scored.
+
+    Returns:
+        A change for each finished fold; also written to each manifest as ``half``.
+
+    Raises:
+        ArtifactError: the run is damaged or has no finished fold, a weight does not fit float16,
+            or ``target`` is there.
+        DataError: the data are not those of the run.
+    """
+    run = open_run(folder)
+    if not run.finished_folds():
+        raise ArtifactError(f"{folder} has no finished fold: there are no weights to copy.")
+    if target.exists():
+        raise ArtifactError(f"{target} is there already. Remove it, or choose another place.")
+    keep_freed_memory()
+    task = _task_on(run, data_dir)
+    examples, pad_id = _encode(run, task)
+    folds = _folds_of(run, examples)
+    unfinished = target.with_name(f".{target.name}.tmp")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    changes = []
+    try:
+        for fold in run.finished_folds():
+            read_manifest(run, fold, check=(WEIGHTS, CONFIG, OOF))
+            valid = [example for example, at in zip(examples, folds, strict=True) if at == fold]
+            changes.append(_copy_fold(run, fold, unfinished, task, valid, pad_id))
+        for name in ("folds.csv", OOF, "report.html", RUN_RECORD):
+            if (folder / name).is_file():
+                shutil.copyfile(folder / name, unfinished / name)
+        shutil.copytree(folder / TOKENIZER, unfinished / TOKENIZER)
+        unfinished.rename(target)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return changes
+
+
+def _task_on(run: Run, data_dir: str) -> RegressionTask:
+    task = task_of(run)
+    return RegressionTask(task.settings.replace(data_dir=data_dir))
+
+
+def _encode(run: Run, task: RegressionTask) -> tuple[list[Example], int]:
+    """The training rows as the run saw them, and the padding id."""
+    tokenizer = load_tokenizer(run.folder / TOKENIZER)
+    examples = task.encode(task.read_train(), tokenizer)
+    if examples_fingerprint(examples) != run.record["identity"]["data"]:
+        raise DataError(
+            f"train.csv in {task.settings.data_dir or 'the inputs'} is not what {run.folder} was "
+            "trained on: other rows, order or values. Give its folder."
+        )
+    return examples, int(tokenizer.pad_token_id)
+
+
+def _folds_of(run: Run, examples: list[Example]) -> list[int]:
+    frame = pd.read_csv(run.folder / "folds.csv", dtype=str, keep_default_na=False)
+    fold_of = dict(zip(frame["id"], frame["fold"].map(int), strict=True))
+    return [fold_of[example.id] for example in examples]
+
+
+def _copy_fold(
+    run: Run, fold: int, target: Path, task: RegressionTask, valid: list[Example], pad_id: int
+) -> Change:
+    source, copy = run.fold_folder(fold), target / f"fold{fold}"
+    tensors = read_tensors(source / WEIGHTS)
+    save_tensors(_rounded(tensors, source / WEIGHTS), copy / WEIGHTS)
+    for name in (CONFIG, OOF, LOG):
+        shutil.copyfile(source / name, copy / name)
+    before = _predict(task, source, source / WEIGHTS, valid, pad_id, f"fold {fold} as it is")
+    after = _predict(task, source, copy / WEIGHTS, valid, pad_id, f"fold {fold} rounded")
+    scores = [task.scores(task.oof_frame(valid, p))[task.score_name] for p in (before, after)]
+    change = Change(fold, *scores, float(np.abs(after - before).max()))
+    manifest: dict[str, Any] = read_json(source / MANIFEST)
+    manifest["sha256"][WEIGHTS] = sha256(copy / WEIGHTS)
+    manifest["half"] = {"before": change.before, "after": change.after, "largest": change.largest}
+    write_json(copy / MANIFEST, manifest)
+    return change
+
+
+def _rounded(tensors: dict[str, torch.Tensor], path: Path) -> dict[str, torch.Tensor]:
+    rounded = {}
+    for name, tensor in tensors.items():
+        rounded[name] = tensor.half() if tensor.is_floating_point() else tensor
+        if not torch.isfinite(rounded[name]).all():
+            raise ArtifactError(
+                f"{path}: {name} holds values beyond float16 (largest "
+                f"{float(tensor.abs().max()):.3g}). Keep this run in float32."
+            )
+    return rounded
+
+
+def _predict(
+    task: RegressionTask, folder: Path, weights: Path, valid: list[Example], pad_id: int, name: str
+) -> NDArray[np.float32]:
+    model = task.empty_model(folder)
+    load_weights(model, weights)
+    device = pick_device()
+    with progress_bar(len(valid), name, unit="text") as bar:
+        return predict(
+            model.to(device),
+            valid,
+            pad_id=pad_id,
+            batch_size=task.settings.eval_batch_size,
+            device=device,
+            precision=pick_precision(task.settings.precision, device),
+            bar=bar,
+        )
+
+
+def main() -> int:
+    """Command line; returns the exit status."""
+    parser = argparse.ArgumentParser(description="Copy a run with its weights in half precision.")
+    parser.add_argument("run", type=Path)
+    parser.add_argument("target", type=Path)
+    parser.add_argument("--data", default="", help="folder of train.csv")
+    options = parser.parse_args()
+
+    def work() -> None:
+        for change in write_half_copy(options.run, options.target, options.data):
+            print(
+                f"fold {change.fold}: {change.before:.5f} -> {change.after:.5f} "
+                f"({change.after - change.before:+.5f}), no prediction moved by more than "
+                f"{change.largest:.5f}"
+            )
+        print(f"half precision: {options.target}")
+
+    return exit_status(work)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
