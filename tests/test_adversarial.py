@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
+import weakref
 
 import pytest
 import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
+from torch.utils.checkpoint import checkpoint
 
 from kernel_lib.errors import TrainingError
+from kernel_lib.text.batches import Batch
 from kernel_lib.training.adversarial import FGM, GradientProbe
 
 IDS = torch.tensor([[1, 2, 2, 5], [3, 1, 0, 0]])
 MASK = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]])
+BATCH = Batch(IDS, MASK, None)
 USED = [1, 2, 3, 5]
 
 
@@ -39,7 +43,7 @@ def test_the_step_is_epsilon_long_along_the_gradient_and_only_on_used_rows(toy: 
     before = toy.words.weight.detach().clone()
     toy(IDS, MASK).backward()
     gradient = toy.words.weight.grad.clone()
-    with fgm.attack(IDS, MASK) as attacked:
+    with fgm.attack([BATCH]) as attacked:
         moved = toy.words.weight.detach() - before
     assert attacked
     assert moved.norm().item() == pytest.approx(0.7, rel=1e-5)
@@ -51,7 +55,7 @@ def test_the_loss_is_worse_inside_the_attack(toy: Toy) -> None:
     fgm = FGM(toy.words, epsilon=0.1)
     clean = toy(IDS, MASK)
     clean.backward()
-    with fgm.attack(IDS, MASK), torch.no_grad():
+    with fgm.attack([BATCH]), torch.no_grad():
         assert toy(IDS, MASK) > clean
 
 
@@ -59,7 +63,7 @@ def test_weights_are_bit_for_bit_as_before(toy: Toy) -> None:
     fgm = FGM(toy.words, epsilon=1e3)
     before = toy.words.weight.detach().clone()
     toy(IDS, MASK).backward()
-    with fgm.attack(IDS, MASK):
+    with fgm.attack([BATCH]):
         assert not torch.equal(toy.words.weight, before)
     assert torch.equal(toy.words.weight, before)
 
@@ -68,7 +72,7 @@ def test_weights_are_as_before_after_an_exception(toy: Toy) -> None:
     fgm = FGM(toy.words, epsilon=1.0)
     before = toy.words.weight.detach().clone()
     toy(IDS, MASK).backward()
-    with pytest.raises(RuntimeError, match="out of memory"), fgm.attack(IDS, MASK):
+    with pytest.raises(RuntimeError, match="out of memory"), fgm.attack([BATCH]):
         raise RuntimeError("out of memory")
     assert torch.equal(toy.words.weight, before)
 
@@ -78,7 +82,7 @@ def test_no_attack_on_a_zero_or_non_finite_gradient(toy: Toy, scale: float) -> N
     fgm = FGM(toy.words, epsilon=1.0)
     before = toy.words.weight.detach().clone()
     (toy(IDS, MASK) * scale).backward()
-    with fgm.attack(IDS, MASK) as attacked:
+    with fgm.attack([BATCH]) as attacked:
         assert not attacked
         assert torch.equal(toy.words.weight, before)
 
@@ -89,7 +93,7 @@ def test_the_step_does_not_depend_on_the_loss_scale(toy: Toy) -> None:
     steps = []
     for scale in (1.0, 65536.0):
         (toy(IDS, MASK) * scale).backward()
-        with fgm.attack(IDS, MASK):
+        with fgm.attack([BATCH]):
             steps.append(toy.words.weight.detach() - before)
     assert torch.allclose(*steps, atol=1e-6)
 
@@ -98,12 +102,12 @@ def test_accumulated_gradients_of_other_batches_do_not_steer_the_attack(toy: Toy
     fgm = FGM(toy.words, epsilon=0.5)
     before = toy.words.weight.detach().clone()
     toy(IDS, MASK).backward()
-    with fgm.attack(IDS, MASK):
+    with fgm.attack([BATCH]):
         alone = toy.words.weight.detach() - before
     toy.zero_grad()
     (toy(torch.tensor([[1, 3]]), torch.tensor([[1, 1]])) * 100).backward()
     toy(IDS, MASK).backward()
-    with fgm.attack(IDS, MASK):
+    with fgm.attack([BATCH]):
         assert torch.allclose(toy.words.weight.detach() - before, alone, atol=1e-6)
 
 
@@ -112,7 +116,7 @@ def test_it_works_on_frozen_embeddings(toy: Toy) -> None:
     fgm = FGM(toy.words, epsilon=0.5)
     before = toy.words.weight.clone()
     toy(IDS, MASK).backward()
-    with fgm.attack(IDS, MASK) as attacked:
+    with fgm.attack([BATCH]) as attacked:
         assert attacked
         assert (toy.words.weight - before).norm().item() == pytest.approx(0.5, rel=1e-5)
     assert torch.equal(toy.words.weight, before)
@@ -122,7 +126,7 @@ def test_it_works_on_frozen_embeddings(toy: Toy) -> None:
 def test_an_attack_without_a_backward_pass_is_refused(toy: Toy) -> None:
     fgm = FGM(toy.words, epsilon=1.0)
     toy(IDS, MASK)
-    with pytest.raises(TrainingError, match="backward pass"), fgm.attack(IDS, MASK):
+    with pytest.raises(TrainingError, match="backward pass"), fgm.attack([BATCH]):
         pass
 
 
@@ -158,7 +162,7 @@ def test_the_table_is_not_copied(toy: Toy) -> None:
     toy.words = nn.Embedding(5000, 4)
     fgm = FGM(toy.words, epsilon=1.0)
     toy(IDS, MASK).backward()
-    with MadeTensors(toy.words.weight) as made, fgm.attack(IDS, MASK) as attacked:
+    with MadeTensors(toy.words.weight) as made, fgm.attack([BATCH]) as attacked:
         assert attacked
     assert 0 < max(made.sizes) < 200
 
@@ -168,7 +172,7 @@ def test_unused_rows_are_not_even_written(toy: Toy) -> None:
         toy.words.weight[6:] = -0.0  # adding 0 would make it +0.0
     fgm = FGM(toy.words, epsilon=1.0)
     toy(IDS, MASK).backward()
-    with fgm.attack(IDS, MASK):
+    with fgm.attack([BATCH]):
         assert torch.signbit(toy.words.weight[6:]).all()
 
 
@@ -176,6 +180,73 @@ def test_padding_is_not_perturbed_though_a_gradient_reaches_it(toy: Toy) -> None
     fgm = FGM(toy.words, epsilon=1.0)
     before = toy.words.weight.detach().clone()
     toy(IDS, torch.ones_like(MASK)).backward()
-    with fgm.attack(IDS, MASK):
+    with fgm.attack([BATCH]):
         moved = toy.words.weight.detach() - before
     assert moved.abs().sum(1).nonzero().flatten().tolist() == USED
+
+
+def test_parts_of_a_batch_are_attacked_with_the_step_of_the_whole(toy: Toy) -> None:
+    def loss(ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        hidden = toy.words(ids) * mask.unsqueeze(-1)
+        return toy.out(hidden.sum(1)).square().sum() / len(IDS)  # a share by rows
+
+    fgm = FGM(toy.words, epsilon=0.5)
+    before = toy.words.weight.detach().clone()
+    loss(IDS, MASK).backward()
+    with fgm.attack([BATCH]):
+        whole = toy.words.weight.detach() - before
+    parts = [Batch(IDS[:1], MASK[:1], None), Batch(IDS[1:, :2], MASK[1:, :2], None)]
+    for part in parts:
+        loss(part.input_ids, part.attention_mask).backward()
+    with fgm.attack(parts) as attacked:
+        assert attacked
+        assert torch.allclose(toy.words.weight.detach() - before, whole, atol=1e-6)
+    assert torch.equal(toy.words.weight, before)
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_forward_pass_that_is_made_again_does_not_count_twice(toy: Toy, frozen: bool) -> None:
+    toy.words.weight.requires_grad_(not frozen)
+    fgm = FGM(toy.words, epsilon=0.5)
+    before = toy.words.weight.detach().clone()
+    passes: list[int] = []
+    toy.words.register_forward_hook(lambda *_: passes.append(1))
+    steps = []
+    for again in (False, True):
+        loss = (
+            checkpoint(toy, IDS, MASK, use_reentrant=False, preserve_rng_state=False)
+            if again
+            else toy(IDS, MASK)
+        )
+        loss.backward()
+        with fgm.attack([BATCH]) as attacked:
+            assert attacked
+            steps.append(toy.words.weight.detach() - before)
+    assert len(passes) == 3
+    assert torch.allclose(*steps, atol=1e-6)
+
+
+def test_other_batches_than_those_of_the_backward_passes_are_refused(toy: Toy) -> None:
+    fgm = FGM(toy.words, epsilon=1.0)
+    toy(IDS, MASK).backward()
+    for wrong in ([BATCH, BATCH], [Batch(IDS[:1], MASK[:1], None)]):
+        with pytest.raises(TrainingError, match="same batches"), fgm.attack(wrong):
+            pass
+
+
+def test_nothing_is_held_after_an_attack_or_when_told_to_forget(toy: Toy) -> None:
+    fgm = FGM(toy.words, epsilon=1.0)
+    gradients: list[weakref.ref] = []
+
+    def look(module, inputs, output) -> None:
+        output.register_hook(lambda gradient: gradients.append(weakref.ref(gradient)))
+
+    toy.words.register_forward_hook(look)
+    toy(IDS, MASK).backward()
+    with fgm.attack([BATCH]):
+        toy(IDS, MASK).backward()
+    assert [reference() for reference in gradients] == [None, None]
+    toy(IDS, MASK).backward()
+    assert gradients[2]() is not None
+    fgm.forget()
+    assert gradients[2]() is None

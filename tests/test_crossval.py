@@ -15,7 +15,7 @@ from kernel_lib.artifacts import open_run
 from kernel_lib.errors import ArtifactError
 from kernel_lib.runtime.clock import Clock
 from kernel_lib.text.batches import collate
-from kernel_lib.training import loop
+from kernel_lib.training import update
 from kernel_lib.training.record import score_table
 from kernel_lib.training.state import RESUME
 
@@ -166,10 +166,117 @@ def test_each_fold_learns_from_each_row_of_the_others_once_an_epoch(
         learned.extend(example.id for example in examples)
         return collate(examples, pad_id)
 
-    monkeypatch.setattr(loop, "collate", noting)  # prediction has its own name for it
+    monkeypatch.setattr(update, "collate", noting)  # prediction has its own name for it
     case = make_case(epochs=2, folds=(1,), batch_size=3, gradient_accumulation_steps=2)
     case.cross_validate()
     others = [e.id for e, at in zip(case.examples, case.folds, strict=True) if at != 1]
     first, second = learned[: len(others)], learned[len(others) :]
     assert sorted(first) == sorted(second) == sorted(others)
     assert first != second
+
+
+class SlowFolds:
+    """A time that only forward passes move on, a second each: 9 s for a fold of three."""
+
+    def __init__(self, case) -> None:
+        self.moment, self.pass_seconds = 0.0, 1.0
+        self.build_model = case.task.build_model
+        case.task.build_model = self._build
+
+    def clock(self, budget_seconds: float) -> Clock:
+        return Clock(budget_seconds, now=lambda: self.moment)
+
+    def _build(self, *args):
+        model = self.build_model(*args)
+        model.register_forward_pre_hook(self._work)
+        return model
+
+    def _work(self, model, inputs) -> None:
+        self.moment += self.pass_seconds
+
+
+def test_a_fold_that_would_not_fit_is_not_begun(make_case, tmp_path: Path, capsys) -> None:
+    case = make_case(n_folds=3)
+    folds = SlowFolds(case)
+    assert case.cross_validate(clock=folds.clock(25)).finished_folds() == [0, 1]
+    assert folds.moment == 18
+    assert not (tmp_path / "run/fold2").exists()
+    line = (
+        "fold 2: not begun, a fold takes about 9 s and 7 s are left; attach this output and set "
+        "resume_from to go on"
+    )
+    assert line in capsys.readouterr().out
+    late = folds.clock(25)
+    folds.moment += 18
+    assert case.cross_validate(clock=late).finished_folds() == [0, 1]  # known from the manifests
+    assert line in capsys.readouterr().out
+    assert case.cross_validate(clock=folds.clock(25)).finished_folds() == [0, 1, 2]
+
+
+def test_what_this_session_took_counts_more_than_what_an_earlier_one_did(make_case) -> None:
+    case = make_case(n_folds=3)
+    folds = SlowFolds(case)
+    folds.pass_seconds = 3.0
+    assert case.cross_validate(clock=folds.clock(35)).finished_folds() == [0]
+    folds.pass_seconds = 1.0  # a faster GPU
+    clock = folds.clock(100)
+    folds.moment += 70
+    assert case.cross_validate(clock=clock).finished_folds() == [0, 1, 2]
+
+
+def test_each_session_says_once_what_all_its_folds_take(make_case, capsys) -> None:
+    case = make_case(n_folds=3, batch_size=2, fgm_epsilon=0)
+    folds = SlowFolds(case)
+    case.cross_validate(clock=folds.clock(25))
+    case.cross_validate(clock=folds.clock(1000))
+    lines = [line for line in capsys.readouterr().out.splitlines() if " s more" in line]
+    assert [line.split("all ")[1].split()[0] for line in lines] == ["3", "2"]
+    assert lines[0].startswith("THE TIME BUDGET IS TOO SHORT: fold 0 takes about 6 s more")
+    assert "1 of 3 folds will be finished; then attach this output" in lines[0]
+
+
+def test_a_fold_too_long_for_any_session_is_begun_all_the_same(make_case, tmp_path) -> None:
+    case = make_case(n_folds=3)
+    folds = SlowFolds(case)
+    assert case.cross_validate(clock=folds.clock(13)).finished_folds() == [0]
+    sessions = 0
+    while len(case.cross_validate(clock=folds.clock(7)).finished_folds()) < 3:
+        sessions += 1
+        assert sessions < 10
+
+
+def test_of_a_fold_that_was_stopped_only_the_rest_must_fit(make_case, capsys) -> None:
+    case = make_case(n_folds=3)
+    folds = SlowFolds(case)
+    case.cross_validate(clock=folds.clock(14))  # the first fold
+    case.cross_validate(clock=folds.clock(5))  # two of the second one's four batches
+    capsys.readouterr()
+    for left, begun in ((3, False), (5, True)):
+        clock = folds.clock(100)
+        folds.moment += 100 - left
+        run = case.cross_validate(clock=clock)
+        assert run.finished_folds() == ([0, 1] if begun else [0])
+        said = "fold 1: not begun, the rest of it takes about 4 s and 3 s are left; attach"
+        assert (said in capsys.readouterr().out) is not begun
+
+
+def test_a_fold_that_was_stopped_says_itself_how_long_it_takes(make_case, capsys) -> None:
+    case = make_case(n_folds=3)
+    folds = SlowFolds(case)
+    case.cross_validate(clock=folds.clock(5))
+    clock = folds.clock(100)
+    folds.moment += 97
+    assert case.cross_validate(clock=clock).finished_folds() == []
+    assert "fold 0: not begun, the rest of it takes about 4 s" in capsys.readouterr().out
+
+
+def test_a_clock_that_is_over_begins_nothing_where_something_was_begun_before(
+    make_case, tmp_path: Path, capsys
+) -> None:
+    case = make_case()
+    assert case.cross_validate(clock=Clock(0.0)).finished_folds() == []
+    state = tmp_path / "run/fold0" / RESUME
+    before = state.read_bytes(), state.stat().st_mtime_ns
+    case.cross_validate(clock=Clock(0.0))
+    assert (state.read_bytes(), state.stat().st_mtime_ns) == before
+    assert "fold 0: not begun, the time budget is used up; attach" in capsys.readouterr().out

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -13,39 +13,9 @@ from kernel_lib.errors import ArtifactError, TrainingError
 from kernel_lib.runtime.clock import Clock
 from kernel_lib.text.batches import training_batches
 from kernel_lib.training import loop
-from kernel_lib.training.loop import MAX_SKIPPED_IN_A_ROW, PROBE_EVERY_UPDATES
+from kernel_lib.training.forecast import KNOWN_AFTER_UPDATES
 from kernel_lib.training.task import Machine
-
-
-def rows(*numbers: int) -> np.ndarray:
-    return np.array(numbers, dtype=np.int64)
-
-
-def gradients_at_step(trainer) -> list[torch.Tensor]:
-    """Fills with the gradients that the optimizer sees."""
-    seen: list[torch.Tensor] = []
-
-    def look(optimizer, args, kwargs) -> None:
-        seen.extend(p.grad.clone() for g in optimizer.param_groups for p in g["params"])
-
-    trainer.state.optimizer.register_step_pre_hook(look)
-    return seen
-
-
-def weights(trainer) -> dict[str, torch.Tensor]:
-    return {name: value.clone() for name, value in trainer.model.state_dict().items()}
-
-
-@pytest.mark.parametrize("group", [[rows(0, 1, 2), rows(3, 4, 5)], [rows(0, 1, 2, 3), rows(4)]])
-def test_accumulated_batches_give_the_gradient_of_one_large_batch(make_case, group) -> None:
-    case = make_case(fgm_epsilon=0, max_grad_norm=1e9)
-    together, apart = case.trainer(), case.trainer()
-    one, many = gradients_at_step(together), gradients_at_step(apart)
-    loss_one = together._update([np.concatenate(group)], None)
-    loss_many = apart._update(group, None)
-    assert loss_one == pytest.approx(loss_many, rel=1e-5)
-    for a, b in zip(one, many, strict=True):
-        assert torch.allclose(a, b, atol=1e-6)
+from kernel_lib.training.update import PROBE_EVERY_UPDATES
 
 
 def test_updates_are_counted_after_accumulation_and_the_partial_one_at_the_end_counts(
@@ -57,41 +27,6 @@ def test_updates_are_counted_after_accumulation_and_the_partial_one_at_the_end_c
     assert trainer.state.progress.updates == 2 * -(-batches // 2)
     assert trainer.state.schedule.last_epoch == trainer.state.progress.updates
     assert all(group["lr"] == pytest.approx(0, abs=1e-9) for group in trainer.groups)
-
-
-def test_no_gradient_is_left_on_any_parameter_after_an_update(make_case) -> None:
-    trainer = make_case().trainer()
-    trainer._update([rows(0, 1)], trainer._make_fgm())
-    assert [name for name, p in trainer.model.named_parameters() if p.grad is not None] == []
-
-
-def test_gradients_are_cleared_also_where_no_optimizer_group_reaches(make_case) -> None:
-    trainer = make_case().trainer()
-    trainer.state.optimizer.param_groups[0]["params"].pop()
-    trainer._update([rows(0, 1)], trainer._make_fgm())
-    assert [name for name, p in trainer.model.named_parameters() if p.grad is not None] == []
-
-
-def test_training_and_validation_run_under_autocast_on_batches_no_wider_than_needed(
-    make_case,
-) -> None:
-    trainer = make_case(eval_batch_size=1).trainer(precision="bf16")
-    seen: set[tuple[bool, torch.dtype, int]] = set()
-    lengths = [len(example.input_ids) for example in trainer.train_examples]
-
-    def look(module, inputs, output) -> None:
-        seen.add((module.training, output.dtype, output.shape[1]))
-
-    trainer.model.train().backbone.encoder.layer[0].intermediate.dense.register_forward_hook(look)
-    shortest = int(np.argmin(lengths))
-    trainer._update([rows(shortest)], trainer._make_fgm())
-    trainer.evaluator.predict(trainer.model)
-    assert {(training, dtype) for training, dtype, _ in seen} == {
-        (True, torch.bfloat16),
-        (False, torch.bfloat16),
-    }
-    width = -(-lengths[shortest] // 8) * 8
-    assert {width for training, _, width in seen if training} == {width}
 
 
 def test_the_loop_trains_on_batches_of_like_length(make_case) -> None:
@@ -120,99 +55,12 @@ def test_the_order_of_the_rows_follows_seed_fold_and_epoch(
     assert len(set(seeds)) == 6
 
 
-def test_every_trainable_parameter_moves(make_case) -> None:
-    trainer = make_case(warmup_ratio=0.0).trainer()
-    before = weights(trainer)
-    trainer._update([rows(*range(8))], trainer._make_fgm())
-    still = {name for name, value in weights(trainer).items() if torch.equal(value, before[name])}
-    assert still == set()
-
-
-@pytest.mark.parametrize("precision", ["float32", "bf16", "fp16"])
-def test_what_fgm_adds_is_of_the_order_of_the_clean_gradient(make_case, precision: str) -> None:
-    trainer = make_case(fgm_epsilon=0.5).trainer(precision=precision)
-    assert trainer.state.scaler.is_enabled() == (precision == "fp16")
-    trainer._update([rows(*range(8))], trainer._make_fgm())
-    print(f"{precision}: fgm/clean gradient {trainer.state.progress.fgm_ratio:.2f}")
-    assert 0.3 < trainer.state.progress.fgm_ratio < 3
-
-
-def test_the_measured_share_of_fgm_does_not_depend_on_accumulation(make_case) -> None:
-    ratios = []
-    for others in ([], [rows(8, 9), rows(10, 11), rows(12, 13)]):
-        trainer = make_case(fgm_epsilon=0.5).trainer()
-        trainer._update([rows(*range(8)), *others], trainer._make_fgm())
-        ratios.append(trainer.state.progress.fgm_ratio)
-    assert ratios[0] == pytest.approx(ratios[1], rel=0.01)
-
-
-def test_with_fgm_the_gradient_is_the_sum_of_both_passes(make_case) -> None:
-    case = make_case(fgm_epsilon=1e-6, max_grad_norm=1e9)
-    without, with_fgm = case.trainer(), case.trainer()
-    clean, both = gradients_at_step(without), gradients_at_step(with_fgm)
-    without._update([rows(0, 1, 2)], None)
-    with_fgm._update([rows(0, 1, 2)], with_fgm._make_fgm())
-    for a, b in zip(clean, both, strict=True):  # so small a step changes the gradient hardly
-        assert torch.allclose(2 * a, b, atol=1e-4, rtol=1e-2)
-
-
-@pytest.mark.parametrize("precision", ["float32", "fp16"])
-def test_clipping_sees_true_gradients_not_scaled_ones(
-    make_case, precision: str, tmp_path: Path
-) -> None:
-    gradients = {}
-    for limit in (1e9, 1e-3):
-        trainer = make_case(max_grad_norm=limit, output_dir=str(tmp_path / str(limit))).trainer(
-            precision=precision
-        )
-        seen = gradients_at_step(trainer)
-        trainer._update([rows(*range(8))], trainer._make_fgm())
-        gradients[limit] = math.sqrt(sum(float(g.square().sum()) for g in seen))
-    assert 1e-2 < gradients[1e9] < 1e3  # of a loss of about 0.2: no factor 65536 in it
-    assert gradients[1e-3] == pytest.approx(1e-3, rel=1e-2)
-
-
-@pytest.mark.parametrize("precision", ["float32", "fp16"])
-def test_a_non_finite_gradient_skips_the_update_cleanly(make_case, precision: str) -> None:
-    trainer = make_case().trainer(precision=precision)
-    fgm = trainer._make_fgm()
-    before, true_loss = weights(trainer), trainer.task._loss
-    trainer.task._loss = lambda outputs, targets: true_loss(outputs, targets) * math.inf
-    trainer._update([rows(0, 1)], fgm)
-    progress = trainer.state.progress
-    assert (progress.updates, progress.skipped) == (0, 1)
-    assert trainer.state.schedule.last_epoch == 0
-    for name, value in weights(trainer).items():
-        assert torch.equal(value, before[name]), name
-
-    trainer.task._loss = true_loss
-    trainer._update([rows(0, 1)], fgm)
-    assert (progress.updates, progress.skipped, progress.skipped_in_a_row) == (1, 1, 0)
-    assert all(torch.isfinite(value).all() for value in weights(trainer).values())
-
-
 def test_one_scaler_serves_the_whole_fold(make_case) -> None:
     trainer = make_case(epochs=2).trainer(precision="fp16")
     trainer.train()
     assert trainer.state.progress.skipped == 0
     in_a_row = trainer.state.scaler.state_dict()["_growth_tracker"]
     assert in_a_row == trainer.state.progress.updates  # a new scaler would count from 0
-
-
-def test_the_scaler_backs_off_when_a_gradient_overflows(make_case) -> None:
-    trainer = make_case().trainer(precision="fp16")
-    scale, true_loss = trainer.state.scaler.get_scale(), trainer.task._loss
-    trainer.task._loss = lambda outputs, targets: true_loss(outputs, targets) * math.inf
-    trainer._update([rows(0, 1)], trainer._make_fgm())
-    assert trainer.state.scaler.get_scale() < scale
-
-
-def test_gradients_that_stay_non_finite_end_the_run(make_case) -> None:
-    trainer = make_case(fgm_epsilon=0).trainer()
-    trainer.task._loss = lambda outputs, targets: (outputs - targets).mean() * math.nan
-    with pytest.raises(TrainingError, match="not finite"):
-        for _ in range(MAX_SKIPPED_IN_A_ROW + 1):
-            trainer._update([rows(0)], None)
 
 
 def test_a_full_gpu_is_said_with_the_cure(make_case) -> None:
@@ -251,3 +99,129 @@ def test_the_clock_stops_a_fold_with_its_state_saved(make_case) -> None:
     assert trainer.train() is None
     assert trainer.resume_path.is_file()
     assert trainer.state.progress.updates == 1
+
+
+class SlowTime:
+    """A time that only a model's passes and saves move on, so that a test knows what is late.
+
+    Args:
+        pass_seconds: of a forward pass, in training and evaluation.
+        save_seconds: of a save of the state.
+    """
+
+    def __init__(self, *, pass_seconds: float = 1.0, save_seconds: float = 0.0) -> None:
+        self.moment, self.pass_seconds, self.save_seconds = 0.0, pass_seconds, save_seconds
+        self.saves: list[float] = []
+        self.passes: list[bool] = []
+
+    def slow_down(self, trainer, budget_seconds: float):
+        """The trainer, on a new clock of this time."""
+        clock = Clock(budget_seconds, now=lambda: self.moment)
+        machine = dataclasses.replace(trainer.machine, clock=clock)
+        trainer.machine = trainer.evaluator.machine = machine
+        trainer._last_save = trainer._last_tick = 0.0
+        trainer.model.register_forward_pre_hook(self._work)
+        self._save = trainer.state.save
+        trainer.state.save = self._slow_save
+        return trainer
+
+    def _work(self, model, inputs) -> None:
+        self.moment += self.pass_seconds
+        self.passes.append(model.training)
+
+    def _slow_save(self, path, run_id) -> None:
+        self.saves.append(self.moment)
+        self.moment += self.save_seconds
+        self._save(path, run_id)
+
+
+A_BATCH = 2.0  # a pass for the clean loss, one for FGM's
+
+
+@pytest.mark.parametrize("keep", ["last", "best"])
+@pytest.mark.parametrize("budget", [2.0, 2.5, 4.0, 7.0, 11.0])
+def test_sessions_of_any_length_end_in_time_and_together_equal_an_unbroken_one(
+    make_case, tmp_path: Path, budget: float, keep: str
+) -> None:
+    changes = {"epochs": 2, "evals_per_epoch": 2, "eval_batch_size": 11, "keep": keep}
+    unbroken = make_case(**changes, output_dir=str(tmp_path / "a")).trainer()
+    expected = unbroken.train()
+    case = make_case(**changes, output_dir=str(tmp_path / "b"))
+    result, begins_with = None, []
+    while result is None and len(begins_with) < 20:
+        time = SlowTime()
+        resumed = time.slow_down(case.trainer(), budget)
+        result = resumed.train()
+        begins_with.append("training" if time.passes[0] else "evaluation")
+        assert time.moment <= budget + A_BATCH
+    assert len(begins_with) > 1
+    for name, value in unbroken.model.state_dict().items():
+        assert torch.equal(value, resumed.model.state_dict()[name]), name
+    assert [r["scores"] for r in result.history] == [r["scores"] for r in expected.history]
+    assert result.oof.equals(expected.oof)
+
+
+def test_the_save_at_the_end_is_in_time_once_it_is_known_how_long_one_takes(make_case) -> None:
+    time = SlowTime(save_seconds=3.0)
+    trainer = make_case(epochs=9, checkpoint_seconds=4.0).trainer()
+    assert time.slow_down(trainer, 30.0).train() is None
+    assert len(time.saves) > 2
+    assert 30.0 - A_BATCH < time.moment <= 30.0
+
+
+def test_no_evaluation_is_begun_that_would_end_too_late(make_case) -> None:
+    case = make_case(epochs=3, eval_batch_size=1, fgm_epsilon=0)
+    whole = SlowTime()
+    whole.slow_down(case.trainer(), 1e9).train()
+    an_epoch = whole.passes[: len(whole.passes) // 3]
+    time = SlowTime()
+    trainer = time.slow_down(case.trainer(), 2 * len(an_epoch) - 1)
+    assert trainer.train() is None
+    updates = [training for training in an_epoch if training]
+    assert time.passes == an_epoch + updates  # the second evaluation, measured by the first, is not
+    assert trainer.state.progress.evaluation_due
+
+
+def test_a_session_too_short_for_the_evaluation_that_is_due_says_so(make_case, capsys) -> None:
+    case = make_case(batch_size=32, eval_batch_size=1)
+    assert SlowTime().slow_down(case.trainer(), 1.0).train() is None
+    before = case.trainer().resume_path.read_bytes()
+    again = SlowTime()
+    assert again.slow_down(case.trainer(), 3.0).train() is None
+    assert again.moment <= 3.0 + 1.0
+    assert again.saves == [] and case.trainer().resume_path.read_bytes() == before
+    assert "too short for the evaluation that is due" in capsys.readouterr().out
+
+
+def test_early_on_a_line_says_once_whether_the_budget_is_enough(make_case, capsys) -> None:
+    trainer = SlowTime().slow_down(make_case(batch_size=2, epochs=3).trainer(), 300.0)
+    batches, evaluation = 3 * trainer.batches_per_epoch, 2.0
+    assert len(trainer.train_examples) // 2 == PROBE_EVERY_UPDATES - 1 == KNOWN_AFTER_UPDATES - 1
+    trainer.folds_to_finish = 3
+    trainer.train()
+    lines = [line for line in capsys.readouterr().out.splitlines() if "takes about" in line]
+    left = 2 / 3 * (batches * A_BATCH + 3 * evaluation)
+    assert lines == [
+        f"fold 0 takes about {left:.0f} s more, all 3 folds 3 min; the budget has 5 min left"
+    ]
+
+
+def test_a_full_disk_at_the_end_of_the_time_is_an_error_only_when_all_is_lost(
+    make_case, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    case = make_case()
+
+    def full(path, run_id) -> None:
+        raise ArtifactError("could not write resume.safetensors: No space left on device.")
+
+    for is_saved in (False, True):
+        trainer = SlowTime(save_seconds=0).slow_down(case.trainer(), 2.0)
+        if is_saved:
+            trainer.state.save(trainer.resume_path, trainer.run.id)
+        trainer.state.save = full
+        if is_saved:
+            assert trainer.train() is None
+        else:
+            with pytest.raises(ArtifactError, match="No space left"):
+                trainer.train()
+    assert "used up; not saved again. could not write" in capsys.readouterr().out

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 
 import pytest
 
 from kernel_lib.errors import ArtifactError, DataError, SettingsError
 from kernel_lib.runtime.clock import Clock
+from kernel_lib.training import record
 from kernel_lib.training.record import examples_fingerprint, score_line
 
 
@@ -61,19 +63,70 @@ def test_resume_from_a_run_of_other_settings_copies_nothing(make_case, tmp_path)
     assert not (tmp_path / "run").exists()
 
 
+def test_a_copy_of_read_only_files_can_be_written(make_case, tmp_path) -> None:
+    make_case(output_dir=str(tmp_path / "attached"), folds=(0,)).cross_validate()
+    for path in (tmp_path / "attached").rglob("*"):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    try:
+        make_case(resume_from=str(tmp_path / "attached"), folds=(0,)).cross_validate()
+    finally:
+        for path in (tmp_path / "attached").rglob("*"):
+            path.chmod(0o755)
+    assert all(path.stat().st_mode & 0o200 for path in (tmp_path / "run").rglob("*"))
+
+
+def test_a_copy_that_was_interrupted_is_made_again(
+    make_case, tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attached = make_case(output_dir=str(tmp_path / "attached")).cross_validate()
+    copied: list[str] = []
+
+    def full(source, target) -> None:
+        if source.parent.name == "tokenizer":  # the last ones
+            raise OSError(28, "No space left on device")
+        copied.append(source.name)
+        target.write_bytes(source.read_bytes())
+
+    case = make_case(resume_from=str(tmp_path / "attached"))
+    with monkeypatch.context() as patch:
+        patch.setattr(record.shutil, "copyfile", full)
+        with pytest.raises(ArtifactError, match="No space left"):
+            case.cross_validate()
+    files = [path.name for path in (tmp_path / "run").rglob("*") if path.is_file()]
+    assert sorted(files) == sorted(copied) and "run.json" not in files
+    assert case.cross_validate().record["pooled"] == attached.record["pooled"]
+
+
 def test_a_mended_typo_is_not_held_against_a_run_that_never_began(make_case, tmp_path) -> None:
     with pytest.raises(SettingsError, match="pooling='atention'"):
         make_case(pooling="atention").cross_validate()
     assert make_case().cross_validate().finished_folds() == [0, 1]
 
 
-def test_temporary_files_of_a_killed_session_are_removed(make_case, tmp_path) -> None:
+@pytest.mark.parametrize("name", [".resume.safetensors.0123abcd.tmp", ".tmpmnyvMr"])
+def test_temporary_files_of_a_killed_session_are_removed(make_case, tmp_path, name: str) -> None:
     make_case(folds=(0,)).cross_validate()
-    left = tmp_path / "run/fold1/.resume.safetensors.1234.tmp"
+    left = tmp_path / "run/fold1" / name
     left.parent.mkdir()
     left.write_bytes(b"half")
+    attached = tmp_path / "attached"
+    shutil.copytree(tmp_path / "run", attached)
     make_case(folds=(0,)).cross_validate()
     assert not left.exists()
+    make_case(
+        folds=(0,), output_dir=str(tmp_path / "b"), resume_from=str(attached)
+    ).cross_validate()
+    assert not (tmp_path / "b/fold1").exists()
+
+
+def test_other_hidden_files_in_the_folder_are_left_alone(make_case, tmp_path) -> None:
+    others = [tmp_path / "run" / name for name in (".gitignore", ".tmp", ".notes.tmp")]
+    others[0].parent.mkdir()
+    for path in others:
+        path.write_text("mine")
+    for _ in range(2):
+        make_case(folds=(0,)).cross_validate()
+    assert all(path.read_text() == "mine" for path in others)
 
 
 def test_a_second_session_with_more_folds_is_recorded_as_such(make_case) -> None:

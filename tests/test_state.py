@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from kernel_lib.errors import ArtifactError
-from kernel_lib.training.state import RESUME
+from kernel_lib.runtime.clock import Clock
+from kernel_lib.training.state import RESUME, read_progress
 from kernel_lib.training.task import Machine
 
 
-class ClockOfSteps:
-    """Runs out after a number of looks at it: one a step."""
+class ClockOfSteps(Clock):
+    """Runs out after a number of looks at it: one before a step, one a batch of an evaluation."""
 
     def __init__(self, steps: int) -> None:
+        super().__init__(3600)
         self.steps = steps
 
     def allows(self, seconds: float) -> bool:
@@ -78,7 +82,7 @@ def test_killed_between_two_saves_equals_unbroken(
 
     def until_killed(group, fgm) -> float:
         number = next(calls)
-        victim._last_save = 0.0 if number == killed_at - 1 else float("inf")  # a save, then none
+        victim._last_save = -math.inf if number == killed_at - 1 else math.inf  # a save, then none
         if number == killed_at + 1:
             raise KeyboardInterrupt
         return update(group, fgm)
@@ -110,3 +114,40 @@ def test_a_truncated_state_is_refused_with_the_file_named(make_case, tmp_path: P
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(ArtifactError, match=RESUME):
         trainer.state.load(path, trainer.run.id)
+
+
+def test_the_state_holds_the_predictions_of_the_weights_to_keep(make_case, tmp_path: Path) -> None:
+    case = make_case(keep="best")
+    trainer = case.trainer()
+    for score in (0.2, 0.1, 0.3):
+        with torch.no_grad():
+            trainer.model.head.bias += score
+        trainer.task.scores = lambda oof, score=score: {"mcrmse": score}
+        trainer.evaluator.evaluate(trainer.state)
+        if score == 0.1:
+            best = trainer.evaluator.predict(trainer.model)
+    trainer.state.save(tmp_path / RESUME, trainer.run.id)
+    another = case.trainer()
+    another.state.load(tmp_path / RESUME, trainer.run.id)
+    assert np.array_equal(another.state.predictions, best)
+    result = another.evaluator.result(another.state)
+    assert np.array_equal(another.evaluator.predict(another.model), best)
+    assert np.array_equal(
+        result.oof[[c for c in result.oof if c.startswith("pred_")]].to_numpy(),
+        another.task.clip(best),
+    )
+
+
+def test_where_a_fold_stands_can_be_read_without_its_weights(make_case, tmp_path: Path) -> None:
+    trainer = make_case().trainer()
+    assert read_progress(tmp_path / RESUME, trainer.run.id) is None
+    trainer.state.progress.epoch, trainer.state.progress.batch = 2, 3
+    trainer.state.progress.rows_at_once = 4
+    trainer.state.save(tmp_path / RESUME, trainer.run.id)
+    found = read_progress(tmp_path / RESUME, trainer.run.id)
+    assert (found.batches_done(10), found.rows_at_once) == (23, 4)
+    with pytest.raises(ArtifactError, match="saved by run"):
+        read_progress(tmp_path / RESUME, "another")
+    (tmp_path / RESUME).write_bytes(b"no state")
+    with pytest.raises(ArtifactError, match=r"resume\.safetensors is damaged"):
+        read_progress(tmp_path / RESUME, trainer.run.id)

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from kernel_lib.errors import TrainingError
+from kernel_lib.text.batches import Batch
 
 PROBE_MAX_ELEMENTS = 1 << 16
 
@@ -22,12 +23,15 @@ PROBE_MAX_ELEMENTS = 1 << 16
 class FGM:
     """Perturbs the rows of the word-embedding table that a batch uses.
 
-    Used after the clean backward pass of the same batch::
+    Used after the clean backward pass of the same batch, which may have gone through the model in
+    parts; one attack then goes against all of them together::
 
-        loss(batch).backward()
-        with fgm.attack(batch.input_ids, batch.attention_mask) as attacked:
+        for part in parts:
+            loss(part).backward()
+        with fgm.attack(parts) as attacked:
             if attacked:
-                loss(batch).backward()
+                for part in parts:
+                    loss(part).backward()
 
     The gradient is read at the embedding's output, so it is this batch's alone also when
     gradients accumulate, and it is there also when the table itself is frozen.
@@ -40,28 +44,32 @@ class FGM:
     def __init__(self, embedding: nn.Embedding, epsilon: float) -> None:
         self.embedding = embedding
         self.epsilon = epsilon
-        self._output: Tensor | None = None
-        self._hook = embedding.register_forward_hook(self._remember_output)
+        self._gradients: list[Tensor] = []  # one a backward pass, in their order
+        self._hook = embedding.register_forward_hook(self._watch_output)
 
     def close(self) -> None:
         """Takes the hook off the model again."""
         self._hook.remove()
 
+    def forget(self) -> None:
+        """Lets go of the gradients of backward passes that no attack will follow."""
+        self._gradients.clear()
+
     @contextlib.contextmanager
-    def attack(self, input_ids: Tensor, attention_mask: Tensor) -> Iterator[bool]:
+    def attack(self, batches: Sequence[Batch]) -> Iterator[bool]:
         """Perturbs the used rows; on leaving, also by an exception, they are bit for bit as before.
 
         Args:
-            input_ids: ``(batch, seq_len)`` of the batch whose backward pass was just done.
-            attention_mask: same shape; padded positions are left out.
+            batches: those whose backward passes were just done, in that order. Padded positions
+                are left out.
 
         Yields:
             Whether anything was perturbed: not when the gradient is zero or not finite.
 
         Raises:
-            TrainingError: there was no backward pass of such a batch before.
+            TrainingError: there were no backward passes of such batches before.
         """
-        rows, direction = self._rows_and_gradient(input_ids, attention_mask)
+        rows, direction = self._rows_and_gradient(batches)
         norm = float(direction.norm())
         if norm == 0.0 or not math.isfinite(norm):
             yield False
@@ -73,25 +81,30 @@ class FGM:
             yield True
         finally:
             table[rows] = before
+            self.forget()
 
-    def _rows_and_gradient(self, input_ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    def _rows_and_gradient(self, batches: Sequence[Batch]) -> tuple[Tensor, Tensor]:
         """The used rows, and the gradient summed over each row's places: ``(rows, hidden)``."""
-        output = self._output
-        if output is None or output.grad is None or output.shape[:2] != input_ids.shape:
-            raise TrainingError("FGM.attack needs a backward pass of the same batch before it.")
-        self._output = None
-        used = mask.bool()
-        rows, place = torch.unique(input_ids[used], return_inverse=True)
-        gradient = output.grad[used].float()
+        gradients = self._gradients[-len(batches) :]
+        if [g.shape[:2] for g in gradients] != [batch.input_ids.shape for batch in batches]:
+            raise TrainingError("FGM.attack needs a backward pass of the same batches before it.")
+        self.forget()
+        used = [batch.attention_mask.bool() for batch in batches]
+        words = torch.cat([b.input_ids[u] for b, u in zip(batches, used, strict=True)])
+        gradient = torch.cat([g[u].float() for g, u in zip(gradients, used, strict=True)])
+        rows, place = torch.unique(words, return_inverse=True)
         summed = gradient.new_zeros(len(rows), gradient.shape[1]).index_add_(0, place, gradient)
         return rows, summed
 
-    def _remember_output(self, module: nn.Module, inputs: object, output: Tensor) -> None:
+    def _watch_output(self, module: nn.Module, inputs: object, output: Tensor) -> None:
+        """Keeps the gradient that reaches an output.
+
+        None reaches those that gradient checkpointing makes again: they do not count twice.
+        """
         if torch.is_grad_enabled():
             if not output.requires_grad:
                 output.requires_grad_()
-            output.retain_grad()
-            self._output = output
+            output.register_hook(self._gradients.append)
 
 
 class GradientProbe:

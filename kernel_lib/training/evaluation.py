@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from kernel_lib.runtime.clock import format_seconds
+from kernel_lib.runtime.clock import Clock, format_seconds
 from kernel_lib.text.batches import Example
 from kernel_lib.training.prediction import predict
 from kernel_lib.training.state import Progress, TrainingState
@@ -25,7 +25,7 @@ class Evaluator:
         fold: its number.
         valid: the examples to be scored on.
         pad_id: the tokenizer's padding id.
-        machine: device and precision, the same as in training.
+        machine: device and precision, the same as in training, and the clock.
         batches_per_epoch: of training.
         tracker: gets each evaluation's record.
     """
@@ -43,7 +43,6 @@ class Evaluator:
     ) -> None:
         self.task, self.fold, self.valid, self.pad_id = task, fold, valid, pad_id
         self.machine, self.batches_per_epoch, self.tracker = machine, batches_per_epoch, tracker
-        self._last_predictions: NDArray[np.float32] | None = None
 
     def is_due(self, progress: Progress, new_batches: int) -> bool:
         """Whether the last batches crossed a point that splits the epoch into equal parts."""
@@ -53,8 +52,21 @@ class Evaluator:
         )
         return after > before
 
-    def predict(self, model: nn.Module) -> NDArray[np.float32]:
-        """The model's outputs for the validation rows, in their order."""
+    def cost_in_batches(self) -> float:
+        """How many training batches take about as long as an evaluation, rather too many.
+
+        A forward pass is a third of a training pass, or a sixth where FGM makes a second one.
+        """
+        settings = self.task.settings
+        passes = 2 if settings.fgm_epsilon == 0 else 4
+        return len(self.valid) / settings.batch_size / passes
+
+    def predict(self, model: nn.Module, clock: Clock | None = None) -> NDArray[np.float32]:
+        """The model's outputs for the validation rows, in their order.
+
+        Raises:
+            TimeIsUp: the clock, if there is one, does not allow all of it.
+        """
         return predict(
             model,
             self.valid,
@@ -62,17 +74,21 @@ class Evaluator:
             batch_size=self.task.settings.eval_batch_size,
             device=self.machine.device,
             precision=self.machine.precision,
+            clock=clock,
         )
 
     def evaluate(self, state: TrainingState) -> str:
         """Scores the validation rows, records it in the state, and returns the line to print.
 
         With ``keep="best"`` the weights are kept when the score is the best so far.
+
+        Raises:
+            TimeIsUp: the clock ends it before it is done; the state is as it was.
         """
         task, progress = self.task, state.progress
         epoch = progress.epoch + progress.batch / self.batches_per_epoch
-        self._last_predictions = self.predict(state.model)
-        scores = task.scores(task.oof_frame(self.valid, self._last_predictions))
+        predictions = self.predict(state.model, self.machine.clock)
+        scores = task.scores(task.oof_frame(self.valid, predictions))
         score = scores[task.score_name]
         better = progress.best is None or (
             score < progress.best if task.lower_is_better else score > progress.best
@@ -81,6 +97,8 @@ class Evaluator:
             progress.best, progress.best_epoch = score, epoch
             if task.settings.keep == "best":
                 state.keep_best_weights()
+        if better or task.settings.keep == "last":
+            state.predictions = predictions
         train_loss = progress.loss_sum / max(1, progress.loss_rows)
         ratio = None if math.isnan(progress.fgm_ratio) else progress.fgm_ratio
         record = {
@@ -111,13 +129,11 @@ class Evaluator:
     def result(self, state: TrainingState) -> FoldResult:
         """The finished fold, its model holding the weights to keep."""
         task, progress = self.task, state.progress
+        assert state.predictions is not None, "an evaluation ends every fold"
         keeps_best = task.settings.keep == "best"
         if keeps_best:
             state.model.load_state_dict(state.best_weights)
-            self._last_predictions = None
-        if self._last_predictions is None:
-            self._last_predictions = self.predict(state.model)
-        oof = task.oof_frame(self.valid, self._last_predictions)
+        oof = task.oof_frame(self.valid, state.predictions)
         return FoldResult(
             oof=oof,
             scores=task.scores(oof),

@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from kernel_lib.artifacts import Run
 from kernel_lib.errors import ArtifactError, TrainingError
 from kernel_lib.runtime.progress import progress_bar
-from kernel_lib.text.batches import Batch, Example, collate, training_batches
-from kernel_lib.training.adversarial import FGM, GradientProbe
+from kernel_lib.text.batches import Example, training_batches
+from kernel_lib.training.adversarial import FGM
 from kernel_lib.training.evaluation import Evaluator
+from kernel_lib.training.forecast import GO_ON, Pace, projection
+from kernel_lib.training.memory import is_memory_full
 from kernel_lib.training.optimizer import make_optimizer, make_schedule, parameter_groups
+from kernel_lib.training.prediction import TimeIsUp
 from kernel_lib.training.state import RESUME, Progress, TrainingState
 from kernel_lib.training.task import FoldResult, Machine, Task
 from kernel_lib.training.tracking import Tracker
-
-PROBE_EVERY_UPDATES = 10
-MAX_SKIPPED_IN_A_ROW = 25
+from kernel_lib.training.update import Updater
 
 
 class FoldTrainer:
@@ -41,6 +40,8 @@ class FoldTrainer:
         pad_id: the tokenizer's padding id.
         machine: device, precision, clock.
         tracker: gets each evaluation's record.
+        folds_to_finish: how many are to be held against the budget, this one included, as soon as
+            its pace is known; 0: nothing is said.
     """
 
     def __init__(
@@ -55,9 +56,11 @@ class FoldTrainer:
         pad_id: int,
         machine: Machine,
         tracker: Tracker,
+        folds_to_finish: int = 0,
     ) -> None:
         self.task, self.settings, self.run, self.fold = task, task.settings, run, fold
-        self.train_examples, self.pad_id, self.machine = train, pad_id, machine
+        self.train_examples, self.machine = train, machine
+        self.folds_to_finish = folds_to_finish
         self.model = model.to(machine.device)
         self.groups = parameter_groups(model, self.settings)
         self.batches_per_epoch = -(-len(train) // self.settings.batch_size)
@@ -76,6 +79,9 @@ class FoldTrainer:
             ),
             progress=Progress(),
         )
+        self.updater = Updater(
+            task, self.state, fold=fold, train=train, pad_id=pad_id, machine=machine
+        )
         self.evaluator = Evaluator(
             task,
             fold=fold,
@@ -85,9 +91,13 @@ class FoldTrainer:
             batches_per_epoch=self.batches_per_epoch,
             tracker=tracker,
         )
-        self.probe = GradientProbe(model)
-        self._last_save = time.monotonic()
-        self._last_tick = time.monotonic()
+        self.pace = Pace(
+            batches=self.batches_per_epoch * self.settings.epochs,
+            evaluations=self.settings.evals_per_epoch * self.settings.epochs,
+            evaluation_batches=self.evaluator.cost_in_batches(),
+        )
+        self.say: Callable[[str], object] = print
+        self._last_save = self._last_tick = machine.clock.elapsed_seconds
 
     @property
     def resume_path(self) -> Path:
@@ -102,33 +112,22 @@ class FoldTrainer:
         """
         if self.resume_path.is_file():
             self.state.load(self.resume_path, self.run.id)
-        progress, settings = self.state.progress, self.settings
-        fgm = self._make_fgm()
-        done = progress.epoch * self.batches_per_epoch + progress.batch
-        bar = progress_bar(self.batches_per_epoch * settings.epochs, f"fold {self.fold}", done=done)
+        done = self.state.progress.batches_done(self.batches_per_epoch)
+        bar = progress_bar(self.pace.batches, f"fold {self.fold}", done=done)
+        self.say = self.updater.say = bar.write
+        fgm = self.updater.make_fgm()
         try:
-            self.model.train()
-            for epoch in range(progress.epoch, settings.epochs):
-                for group in self._accumulation_groups(epoch):
-                    loss = self._update(group, fgm)
-                    progress.batch += len(group)
-                    bar.update(len(group))
-                    bar.set_postfix_str(self._postfix(loss), refresh=False)
-                    if self.evaluator.is_due(progress, len(group)):
-                        self._count_seconds()
-                        bar.write(self.evaluator.evaluate(self.state))
-                    if not self._is_done() and not self.machine.clock.allows(0):
-                        self._save()
-                        bar.write(f"fold {self.fold}: the time budget is used up; state saved.")
-                        return None
-                    if time.monotonic() - self._last_save > settings.checkpoint_seconds:
-                        self._save_if_possible(bar)
-                progress.epoch, progress.batch = epoch + 1, 0
-        except torch.OutOfMemoryError as error:
+            self._train_epochs(bar, fgm)
+        except TimeIsUp:
+            self._stop()
+            return None
+        except (RuntimeError, MemoryError) as error:
+            if not is_memory_full(error):
+                raise
             raise TrainingError(
-                f"fold {self.fold}: the GPU's memory is full at batch_size={settings.batch_size}, "
-                f"max_length={settings.max_length}. Set gradient_checkpointing=True, or halve "
-                "batch_size and double gradient_accumulation_steps."
+                f"fold {self.fold}: the memory is full at batch_size={self.settings.batch_size}, "
+                f"max_length={self.settings.max_length}, and smaller parts of a batch do not help. "
+                "Set gradient_checkpointing=True, or a lower max_length."
             ) from error
         finally:
             bar.close()
@@ -136,6 +135,25 @@ class FoldTrainer:
                 fgm.close()
         self._count_seconds()
         return self.evaluator.result(self.state)
+
+    def _train_epochs(self, bar: Any, fgm: FGM | None) -> None:
+        """What is left of the fold. Raises TimeIsUp before anything that would end too late."""
+        progress = self.state.progress
+        self.model.train()
+        if progress.evaluation_due:  # the session before this one had no time left for it
+            self._evaluate()
+        for epoch in range(progress.epoch, self.settings.epochs):
+            for group in self._accumulation_groups(epoch):
+                if self.pace.has_begun:  # a step at least: many short sessions get there too
+                    self._check_clock(self.pace.update_seconds)
+                loss = self._update(group, fgm)
+                bar.update(len(group))
+                bar.set_postfix_str(self._postfix(loss), refresh=False)
+                if progress.evaluation_due:
+                    self._evaluate()
+                self._save_from_time_to_time()
+                self._tell_projection()
+            progress.epoch, progress.batch = epoch + 1, 0
 
     def _accumulation_groups(self, epoch: int) -> list[list[NDArray[np.int64]]]:
         """What is left of an epoch: the batches of each optimizer update, the last ones too."""
@@ -149,74 +167,47 @@ class FoldTrainer:
         return [batches[start : start + size] for start in starts]
 
     def _update(self, group: list[NDArray[np.int64]], fgm: FGM | None) -> float:
-        """One optimizer update from one or more batches; returns the mean loss of their rows."""
-        state, progress = self.state, self.state.progress
-        rows_in_group = sum(len(rows) for rows in group)
-        measure = fgm is not None and progress.updates % PROBE_EVERY_UPDATES == 0
-        total_loss = torch.zeros((), device=self.machine.device)
-
-        for number, rows in enumerate(group):
-            probing = measure and number == 0  # no earlier batch's gradient is there yet
-            batch = collate([self.train_examples[row] for row in rows], self.pad_id)
-            batch = batch.to(self.machine.device)
-            share = len(rows) / rows_in_group
-            total_loss += self._backward(batch, share)
-            if fgm:
-                if probing:
-                    self.probe.mark()
-                with fgm.attack(batch.input_ids, batch.attention_mask) as attacked:
-                    if attacked:
-                        self._backward(batch, share)
-                if probing:
-                    progress.fgm_ratio = self.probe.added_ratio()
-
-        state.scaler.unscale_(state.optimizer)
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.max_grad_norm)
-        if torch.isfinite(norm):
-            state.scaler.step(state.optimizer)
-            state.schedule.step()
-            progress.updates += 1
-            progress.skipped_in_a_row = 0
-        else:
-            self._count_skipped()
-        state.scaler.update()
-        self.model.zero_grad(set_to_none=True)
-
-        loss = float(total_loss)
-        if math.isfinite(loss):
-            progress.loss_sum += loss * rows_in_group
-            progress.loss_rows += rows_in_group
+        """One optimizer update, timed and counted; returns its loss."""
+        progress, clock = self.state.progress, self.machine.clock
+        begun = clock.elapsed_seconds
+        loss = self.updater.update(group, fgm)
+        self.pace.count_update(len(group), clock.elapsed_seconds - begun)
+        progress.batch += len(group)
+        progress.evaluation_due = self.evaluator.is_due(progress, len(group))
         return loss
 
-    def _backward(self, batch: Batch, share: float) -> Tensor:
-        """Forward, scale, backward. ``share``: the batch's part of the update's rows."""
-        with self.machine.precision.autocast():
-            outputs = self.model(batch.input_ids, batch.attention_mask)
-        loss = self.task.loss(outputs, batch) * share
-        self.state.scaler.scale(loss).backward()
-        return loss.detach()
+    def _evaluate(self) -> None:
+        """Makes the evaluation that is due, or leaves it so and raises TimeIsUp."""
+        progress, clock = self.state.progress, self.machine.clock
+        self._check_clock(self.pace.evaluation_seconds)
+        self._count_seconds()
+        begun = clock.elapsed_seconds
+        line = self.evaluator.evaluate(self.state)
+        self.pace.count_evaluation(clock.elapsed_seconds - begun)
+        progress.evaluation_due = False
+        self.say(line)
 
-    def _count_skipped(self) -> None:
+    def _check_clock(self, seconds: float) -> None:
+        """Raises TimeIsUp when so much, and a save after it, would end too late."""
+        if not self.machine.clock.allows(seconds + self.pace.save_seconds):
+            raise TimeIsUp(seconds)
+
+    def _tell_projection(self) -> None:
+        """Says once, early, whether the budget is enough."""
+        if not self.folds_to_finish or not self.pace.is_known:
+            return
         progress = self.state.progress
-        progress.skipped += 1
-        progress.skipped_in_a_row += 1
-        if progress.skipped_in_a_row > MAX_SKIPPED_IN_A_ROW:
-            raise TrainingError(
-                f"fold {self.fold}: {progress.skipped_in_a_row} updates in a row had gradients "
-                'that are not finite. Try precision="float32" or a lower learning_rate.'
-            )
-
-    def _is_done(self) -> bool:
-        """Whether the last update of the last epoch was made."""
-        progress = self.state.progress
-        in_last_epoch = progress.epoch == self.settings.epochs - 1
-        return in_last_epoch and progress.batch >= self.batches_per_epoch
-
-    def _make_fgm(self) -> FGM | None:
-        if self.settings.fgm_epsilon == 0:
-            return None
-        backbone: Any = self.model.backbone
-        return FGM(backbone.get_input_embeddings(), self.settings.fgm_epsilon)
+        line = projection(
+            self.fold,
+            fold_seconds=self.pace.fold_seconds,
+            left_seconds=self.pace.left_seconds(
+                progress, progress.batches_done(self.batches_per_epoch)
+            ),
+            folds=self.folds_to_finish,
+            clock=self.machine.clock,
+        )
+        self.say(line)
+        self.folds_to_finish = 0
 
     def _postfix(self, loss: float) -> str:
         best = self.state.progress.best
@@ -224,19 +215,43 @@ class FoldTrainer:
         return f"loss {loss:.4f}{score}"
 
     def _save(self) -> None:
+        clock = self.machine.clock
         self._count_seconds()
+        begun = clock.elapsed_seconds
         self.state.save(self.resume_path, self.run.id)
-        self._last_save = time.monotonic()
+        self._last_save = clock.elapsed_seconds
+        self.pace.save_seconds = self._last_save - begun
 
-    def _save_if_possible(self, bar: Any) -> None:
-        """Saves between times; a disk too full for that is no reason to stop training."""
+    def _save_from_time_to_time(self) -> None:
+        """A disk too full for a save between times is no reason to stop training."""
+        now = self.machine.clock.elapsed_seconds
+        if now - self._last_save <= self.settings.checkpoint_seconds:
+            return
         try:
             self._save()
         except ArtifactError as error:
-            bar.write(f"fold {self.fold}: going on without this save. {error}")
-            self._last_save = time.monotonic()
+            self.say(f"fold {self.fold}: going on without this save. {error}")
+            self._last_save = now
+
+    def _stop(self) -> None:
+        """Saves at the end of the time. What was saved before is not lost to a full disk now."""
+        if not self.pace.has_begun:
+            self.say(
+                f"fold {self.fold}: the time budget is too short for the evaluation that is due; "
+                "set a larger time_budget_seconds"
+            )
+            return
+        nothing_else = not self.run.finished_folds() and not self.resume_path.is_file()
+        try:
+            self._save()
+        except ArtifactError as error:
+            if nothing_else:
+                raise
+            self.say(f"fold {self.fold}: the time budget is used up; not saved again. {error}")
+        else:
+            self.say(f"fold {self.fold}: the time budget is used up; state saved; {GO_ON}")
 
     def _count_seconds(self) -> None:
-        now = time.monotonic()
+        now = self.machine.clock.elapsed_seconds
         self.state.progress.seconds += now - self._last_tick
         self._last_tick = now

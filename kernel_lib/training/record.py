@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,11 +32,14 @@ from kernel_lib.config import digest
 from kernel_lib.errors import ArtifactError, DataError
 from kernel_lib.runtime.clock import format_seconds
 from kernel_lib.runtime.device import versions
-from kernel_lib.runtime.files import read_json, sha256, write_json
+from kernel_lib.runtime.files import read_json, replacing, sha256, write_json
 from kernel_lib.text.batches import Example
 from kernel_lib.text.tokenizer import save_tokenizer, token_fingerprint
 from kernel_lib.training.state import RESUME
 from kernel_lib.training.task import Task
+
+# As runtime.files.replacing names them, and as safetensors does inside its save_file.
+TEMPORARY = r"\..+\.[0-9a-f]{8}\.tmp|\.tmp[0-9A-Za-z]{6}"
 
 
 def open_or_begin(
@@ -76,7 +80,7 @@ def open_or_begin(
         run = open_run(folder)
         if run.id == run_id or _holds_work(run):
             _check_same(run, run_id, identity)
-            _remove_leftovers(folder)
+            _remove_leftovers(run)
             run.record.update(settings=settings.to_dict(), versions=versions())
             return run
     save_tokenizer(tokenizer, folder / TOKENIZER)
@@ -97,6 +101,7 @@ def open_or_begin(
         "pooled": {},
     }
     run = Run(folder, record)
+    _remove_leftovers(run)
     save_record(run)
     return run
 
@@ -116,25 +121,24 @@ def _holds_work(run: Run) -> bool:
 
 def _copy_run(source: Path, target: Path) -> None:
     """Copies a run from an input; its record comes last, so that half a copy does not count."""
-    try:
-        shutil.copytree(
-            source,
-            target,
-            dirs_exist_ok=True,
-            copy_function=shutil.copyfile,  # inputs are read-only, and their modes would be too
-            ignore=shutil.ignore_patterns(RUN_RECORD, ".*.tmp"),
-        )
-        for folder in (target, *(path for path in target.rglob("*") if path.is_dir())):
-            folder.chmod(0o755)
-    except OSError as error:
-        raise ArtifactError(f"could not copy {source} to {target}: {error}.") from error
+    for path in sorted(source.rglob("*")):
+        if path.is_file() and path != source / RUN_RECORD and not _is_temporary(path):
+            with replacing(target / path.relative_to(source)) as temporary:
+                shutil.copyfile(path, temporary)  # without its mode: inputs are read-only
     write_json(target / RUN_RECORD, read_json(source / RUN_RECORD))
 
 
-def _remove_leftovers(folder: Path) -> None:
-    """Temporary files of a session that was killed while it saved."""
-    for path in folder.rglob(".*.tmp"):
-        path.unlink()
+def _remove_leftovers(run: Run) -> None:
+    """What a killed session left: half-written files, and states of folds that it finished."""
+    for path in run.folder.rglob(".*"):
+        if _is_temporary(path):
+            path.unlink()
+    for fold in run.finished_folds():
+        (run.fold_folder(fold) / RESUME).unlink(missing_ok=True)
+
+
+def _is_temporary(path: Path) -> bool:
+    return re.fullmatch(TEMPORARY, path.name) is not None
 
 
 def with_scores(task: Task, run: Run) -> Run:

@@ -8,8 +8,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from safetensors import safe_open
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -38,6 +40,8 @@ class Progress:
         best_epoch: where it was reached, in epochs done.
         history: one record an evaluation.
         seconds: time spent in the fold by earlier sessions and this one.
+        evaluation_due: the evaluation that comes after the last batch is still to be made.
+        rows_at_once: most rows that memory holds in training; None: no limit was met.
     """
 
     epoch: int = 0
@@ -52,11 +56,25 @@ class Progress:
     best_epoch: float = 0.0
     history: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
+    evaluation_due: bool = False
+    rows_at_once: int | None = None
+
+    def batches_done(self, batches_per_epoch: int) -> int:
+        """Batches of all epochs so far."""
+        return self.epoch * batches_per_epoch + self.batch
 
 
 @dataclass
 class TrainingState:
-    """All that changes while a fold trains."""
+    """All that changes while a fold trains.
+
+    Attributes:
+        model, optimizer, schedule, scaler: as they are now.
+        progress: where the fold stands.
+        best_weights: of the best evaluation so far, when these are to be kept.
+        predictions: for the validation rows, ``(rows, num_outputs)``, by the weights to keep: those
+            of the best evaluation or of the last.
+    """
 
     model: nn.Module
     optimizer: Optimizer
@@ -64,6 +82,7 @@ class TrainingState:
     scaler: torch.amp.GradScaler
     progress: Progress
     best_weights: dict[str, torch.Tensor] = field(default_factory=dict)
+    predictions: NDArray[np.float32] | None = None
 
     def keep_best_weights(self) -> None:
         """Copies the weights as they are now."""
@@ -80,6 +99,8 @@ class TrainingState:
             **{f"random.{name}": value for name, value in random_tensors.items()},
             **dict(self._optimizer_tensors()),
         }
+        if self.predictions is not None:
+            tensors["predictions"] = torch.from_numpy(self.predictions)
         values = {
             "run_id": run_id,
             "progress": asdict(self.progress),
@@ -96,16 +117,11 @@ class TrainingState:
         Raises:
             ArtifactError: the file is damaged or of another run.
         """
-        tensors = read_tensors(path)
-        with safe_open(path, framework="pt") as opened:
-            values = json.loads(opened.metadata()["state"])
-        if values["run_id"] != run_id:
-            raise ArtifactError(
-                f"{path} was saved by run {values['run_id']}, this is {run_id}. Delete it to begin "
-                "the fold anew."
-            )
+        tensors, values = read_tensors(path), _read_values(path, run_id)
         self.model.load_state_dict(_with_prefix(tensors, "model."))
         self.best_weights = _with_prefix(tensors, "best.")
+        predictions = tensors.get("predictions")
+        self.predictions = None if predictions is None else predictions.numpy()
         self._load_optimizer(tensors, values["rates"])
         self.schedule.last_epoch = values["schedule"]["last_epoch"]
         if values["scaler"]:
@@ -132,6 +148,34 @@ class TrainingState:
                     key: value if key == "step" else value.to(parameter.device)
                     for key, value in saved.items()
                 }
+
+
+def read_progress(path: Path, run_id: str) -> Progress | None:
+    """Where a saved state stands; None when there is none.
+
+    Raises:
+        ArtifactError: the file is damaged or of another run.
+    """
+    if not path.is_file():
+        return None
+    return Progress(**_read_values(path, run_id)["progress"])
+
+
+def _read_values(path: Path, run_id: str) -> dict[str, Any]:
+    """What a state holds besides tensors."""
+    try:
+        with safe_open(path, framework="pt") as opened:
+            values: dict[str, Any] = json.loads(opened.metadata()["state"])
+    except (SafetensorError, OSError) as error:
+        raise ArtifactError(
+            f"{path} is damaged ({error}). Delete it to begin the fold anew, or copy it again."
+        ) from None
+    if values["run_id"] != run_id:
+        raise ArtifactError(
+            f"{path} was saved by run {values['run_id']}, this is {run_id}. Delete it to begin "
+            "the fold anew."
+        )
+    return values
 
 
 def _with_prefix(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
