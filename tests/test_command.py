@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kernel_lib.errors import DataError
-from kernel_lib.offline.command import exit_status
+from kernel_lib.runtime.command import exit_status
 
 
 def test_work_that_ends_well_is_0_and_silent(capsys: pytest.CaptureFixture[str]) -> None:

@@ -91,7 +91,7 @@ def test_other_data_than_the_run_was_trained_on_are_refused(
     frame = pd.read_csv(material.competition / "train.csv", dtype=str)
     frame.loc[3, "syntax"] = "1.0" if frame.loc[3, "syntax"] != "1.0" else "2.0"
     frame.to_csv(tmp_path / "train.csv", index=False)
-    with pytest.raises(DataError, match="is not what .* was trained on"):
+    with pytest.raises(DataError, match=r"is not what .* was trained on"):
         write_half_copy(run_folder, tmp_path / "half", str(tmp_path))
 
 

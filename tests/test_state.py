@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from kernel_lib.errors import ArtifactError
 from kernel_lib.runtime.clock import Clock
@@ -151,3 +152,21 @@ def test_where_a_fold_stands_can_be_read_without_its_weights(make_case, tmp_path
     (tmp_path / RESUME).write_bytes(b"no state")
     with pytest.raises(ArtifactError, match=r"resume\.safetensors is damaged"):
         read_progress(tmp_path / RESUME, trainer.run.id)
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        None,
+        {"state": "[]"},
+        {"state": "{}"},
+        {"state": '{"run_id": "a", "progress": {"unknown": 1}}'},
+        {"state": "[" * 100_000},
+    ],
+    ids=["none", "a list", "empty", "unknown progress", "endless brackets"],
+)
+def test_a_state_without_what_it_should_say_is_one_clear_error(tmp_path, metadata) -> None:
+    path = tmp_path / "resume.safetensors"
+    save_file({"a": torch.zeros(1)}, path, metadata=metadata)
+    with pytest.raises(ArtifactError, match=r"is damaged .* Delete it to begin the fold anew"):
+        read_progress(path, "a")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
 from kernel_lib.errors import DataError, KernelLibError
-from kernel_lib.offline.command import exit_status
+from kernel_lib.runtime.command import exit_status
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 
@@ -31,14 +31,25 @@ class NotebookError(KernelLibError):
     """A cell of an executed notebook raised."""
 
 
-class _EchoingClient(NotebookClient):
-    """Shows what the notebook prints while it runs, progress bars included."""
+Show = Callable[[str, str], None]
+"""Takes what a notebook prints, as it comes: the stream's name and the text."""
+
+
+def print_stream(stream: str, text: str) -> None:
+    """Prints what a notebook prints, progress bars included."""
+    print(text, end="", file=sys.stderr if stream == "stderr" else sys.stdout, flush=True)
+
+
+class _ShowingClient(NotebookClient):
+    """Hands on what the notebook prints while it runs."""
+
+    def __init__(self, notebook: nbformat.NotebookNode, show: Show | None, **options: Any) -> None:
+        super().__init__(notebook, **options)
+        self._show = show
 
     def output(self, outs: Any, msg: Any, display_id: Any, cell_index: int) -> Any:
-        content = msg["content"]
-        if msg["msg_type"] == "stream":
-            target = sys.stderr if content["name"] == "stderr" else sys.stdout
-            print(content["text"], end="", file=target, flush=True)
+        if self._show and msg["msg_type"] == "stream":
+            self._show(msg["content"]["name"], msg["content"]["text"])
         return super().output(outs, msg, display_id, cell_index)
 
 
@@ -48,7 +59,7 @@ def execute_notebook(
     work_folder: Path,
     executed: Path,
     environment: Mapping[str, str],
-    echo: bool = True,
+    show: Show | None = print_stream,
     cell_timeout_seconds: float | None = None,
 ) -> nbformat.NotebookNode:
     """Runs a notebook in a kernel of this Python and keeps what it printed.
@@ -58,7 +69,7 @@ def execute_notebook(
         work_folder: the kernel's working directory.
         executed: where the notebook goes with its outputs, also when a cell fails.
         environment: variables added to this process's environment for the kernel.
-        echo: show what is printed as it comes.
+        show: gets what is printed as it comes; None: nobody does.
         cell_timeout_seconds: longest time for a cell; None: no limit.
 
     Returns:
@@ -68,9 +79,11 @@ def execute_notebook(
         NotebookError: a cell raised; the message is the cell's own error.
     """
     content = nbformat.read(notebook, as_version=4)
-    client_class = _EchoingClient if echo else NotebookClient
-    client = client_class(
-        content, timeout=cell_timeout_seconds, resources={"metadata": {"path": str(work_folder)}}
+    client = _ShowingClient(
+        content,
+        show,
+        timeout=cell_timeout_seconds,
+        resources={"metadata": {"path": str(work_folder)}},
     )
     manager: Any = client.create_kernel_manager()
     # The kernel is this very Python, not whatever kernelspec of that name is installed.

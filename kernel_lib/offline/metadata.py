@@ -16,10 +16,10 @@ from pathlib import Path
 from kernel_lib.errors import DataError
 from kernel_lib.offline import dataset_rules, kernel_rules, templates
 from kernel_lib.offline.account import OWNER_UNKNOWN, check_owner, find_owner
-from kernel_lib.offline.command import exit_status
 from kernel_lib.offline.problems import Problem, read_values
 from kernel_lib.offline.template_rules import check_templates
 from kernel_lib.offline.templates import DATASET, KERNEL, template_names, template_path
+from kernel_lib.runtime.command import exit_status
 
 
 def needs_dir_mode(folder: Path) -> bool:

@@ -20,7 +20,6 @@ from pathlib import Path
 from kernel_lib import __version__
 from kernel_lib.errors import DataError, SettingsError
 from kernel_lib.offline import dataset_rules, kernel_rules, templates
-from kernel_lib.offline.command import exit_status
 from kernel_lib.offline.metadata import built_folders, check_notebook, report
 from kernel_lib.offline.model_datasets import build_backbone as build_backbone
 from kernel_lib.offline.model_datasets import build_weights, default_name
@@ -28,6 +27,7 @@ from kernel_lib.offline.problems import shown
 from kernel_lib.offline.staging import staged, write_metadata
 from kernel_lib.offline.templates import choose_owner, dataset_slug, render
 from kernel_lib.offline.wheel_dataset import build_wheels
+from kernel_lib.runtime.command import exit_status
 from kernel_lib.runtime.files import sha256, write_json
 from kernel_lib.runtime.release import RELEASE_RECORD
 

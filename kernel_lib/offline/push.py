@@ -21,7 +21,6 @@ from pathlib import Path
 from kernel_lib import __version__
 from kernel_lib.errors import DataError
 from kernel_lib.offline.account import find_owner
-from kernel_lib.offline.command import exit_status
 from kernel_lib.offline.kaggle_client import (
     KaggleCommand,
     KaggleError,
@@ -37,6 +36,7 @@ from kernel_lib.offline.outgoing import CONTENTS, dataset_entries, listed_files,
 from kernel_lib.offline.push_plan import Parcel, Plan, make_plan, sources_of
 from kernel_lib.offline.templates import BUILD
 from kernel_lib.runtime.clock import Clock, format_seconds
+from kernel_lib.runtime.command import exit_status
 from kernel_lib.runtime.progress import progress_bar
 
 MESSAGE = f"kernel_lib {__version__}"

@@ -1,6 +1,6 @@
 """A run with its weights in half precision: half the upload, and what it costs, measured.
 
-    python -m kernel_lib.results.half build/fb3/run build/fb3/run-half --data <the competition's folder>
+    python -m kernel_lib.results.half build/fb3/run build/fb3/run-half --data <folder of train.csv>
 
 Weights are rounded to float16 and loaded as float32 again, so inference computes as before.
 """
@@ -139,8 +139,11 @@ def _copy_fold(
         shutil.copyfile(source / name, copy / name)
     before = _predict(task, source, source / WEIGHTS, valid, pad_id, f"fold {fold} as it is")
     after = _predict(task, source, copy / WEIGHTS, valid, pad_id, f"fold {fold} rounded")
-    scores = [task.scores(task.oof_frame(valid, p))[task.score_name] for p in (before, after)]
-    change = Change(fold, *scores, float(np.abs(after - before).max()))
+
+    def score(predictions: NDArray[np.float32]) -> float:
+        return task.scores(task.oof_frame(valid, predictions))[task.score_name]
+
+    change = Change(fold, score(before), score(after), float(np.abs(after - before).max()))
     manifest: dict[str, Any] = read_json(source / MANIFEST)
     manifest["sha256"][WEIGHTS] = sha256(copy / WEIGHTS)
     manifest["half"] = {"before": change.before, "after": change.after, "largest": change.largest}

@@ -127,7 +127,7 @@ class TrainingState:
         if values["scaler"]:
             self.scaler.load_state_dict(values["scaler"])
         restore_random_states(_with_prefix(tensors, "random."), values["random"])
-        self.progress = Progress(**values["progress"])
+        self.progress = values["progress"]
 
     def _parameters(self) -> list[nn.Parameter]:
         return [p for group in self.optimizer.param_groups for p in group["params"]]
@@ -158,7 +158,8 @@ def read_progress(path: Path, run_id: str) -> Progress | None:
     """
     if not path.is_file():
         return None
-    return Progress(**_read_values(path, run_id)["progress"])
+    progress: Progress = _read_values(path, run_id)["progress"]
+    return progress
 
 
 def _read_values(path: Path, run_id: str) -> dict[str, Any]:
@@ -166,14 +167,15 @@ def _read_values(path: Path, run_id: str) -> dict[str, Any]:
     try:
         with safe_open(path, framework="pt") as opened:
             values: dict[str, Any] = json.loads(opened.metadata()["state"])
-    except (SafetensorError, OSError) as error:
+        found = values["run_id"]
+        values["progress"] = Progress(**values["progress"])
+    except (SafetensorError, OSError, TypeError, KeyError, ValueError, RecursionError) as error:
         raise ArtifactError(
-            f"{path} is damaged ({error}). Delete it to begin the fold anew, or copy it again."
+            f"{path} is damaged ({error!r}). Delete it to begin the fold anew, or copy it again."
         ) from None
-    if values["run_id"] != run_id:
+    if found != run_id:
         raise ArtifactError(
-            f"{path} was saved by run {values['run_id']}, this is {run_id}. Delete it to begin "
-            "the fold anew."
+            f"{path} was saved by run {found}, this is {run_id}. Delete it to begin the fold anew."
         )
     return values
 
