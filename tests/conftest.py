@@ -16,11 +16,13 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
 os.environ.pop("KERNEL_LIB_SETTINGS", None)
+os.environ.pop("KERNEL_LIB_GUARD", None)
 
 from kernel_lib.offline.material import write_backbone, write_competition
 
 ROOT = Path(__file__).parents[1]
-runpy.run_path(str(ROOT / "tests/no_network/sitecustomize.py"))  # the same guard as in notebooks
+NO_NETWORK = ROOT / "kernel_lib/offline/rehearsal/guard"  # on PYTHONPATH it guards a notebook too
+runpy.run_path(str(NO_NETWORK / "sitecustomize.py"))
 SHARED = ROOT.parent / "shared"
 
 

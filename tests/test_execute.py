@@ -56,7 +56,7 @@ def test_a_failing_cell_is_named_and_what_was_printed_is_kept(tmp_path: Path) ->
             work_folder=tmp_path,
             executed=tmp_path / "out.ipynb",
             environment={},
-            echo=False,
+            show=None,
         )
     cells = nbformat.read(tmp_path / "out.ipynb", as_version=4).cells
     assert cells[0].outputs[0]["text"] == "so far\n" and not cells[2].outputs

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from kernel_lib.offline.kaggle_client import (
+from kernel_lib.offline.upload.kaggle_client import (
     KaggleCommand,
     KaggleError,
     create_arguments,

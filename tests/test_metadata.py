@@ -12,18 +12,18 @@ from typing import Any
 import pytest
 
 from kernel_lib.errors import DataError, SettingsError
-from kernel_lib.offline import metadata, templates
-from kernel_lib.offline.account import OWNER_UNKNOWN, SECRET_VARIABLES
-from kernel_lib.offline.metadata import (
+from kernel_lib.offline.upload import metadata, templates
+from kernel_lib.offline.upload.account import OWNER_UNKNOWN, SECRET_VARIABLES
+from kernel_lib.offline.upload.metadata import (
     check_all,
     check_dataset,
     check_kernel,
     check_notebook,
     needs_dir_mode,
 )
-from kernel_lib.offline.problems import NOT_THERE, Problem
-from kernel_lib.offline.template_rules import check_templates
-from kernel_lib.offline.templates import render
+from kernel_lib.offline.upload.problems import NOT_THERE, Problem
+from kernel_lib.offline.upload.template_rules import check_templates
+from kernel_lib.offline.upload.templates import render
 from tests.conftest import ROOT
 
 GONE = object()
@@ -567,7 +567,7 @@ def test_the_checker_starts_without_the_heavy_packages() -> None:
     code = f"""
 import contextlib, sys
 from kernel_lib.errors import DataError
-from kernel_lib.offline.metadata import check_all
+from kernel_lib.offline.upload.metadata import check_all
 with contextlib.suppress(DataError):  # whatever stands in build/
     check_all("somebody")
 assert not {heavy} & set(sys.modules), {heavy} & set(sys.modules)

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from kernel_lib.offline.execute import NotebookError, execute_notebook
-from tests.conftest import ROOT
+from tests.conftest import NO_NETWORK, ROOT
 
 FOLDER = ROOT / "notebooks"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.py"))
@@ -75,17 +75,15 @@ def test_the_first_cell_is_the_same_everywhere() -> None:
     assert len(first) == 1
 
 
-@pytest.fixture(params=["nested", "flat"])
-def kaggle(request: pytest.FixtureRequest, material, tmp_path: Path) -> Path:
-    """``/kaggle`` in one of its two layouts: library, competition and backbone attached."""
+@pytest.fixture
+def kaggle(material, tmp_path: Path) -> Path:
+    """``/kaggle`` with library, competition and backbone attached in the flat layout, the backbone
+    as a Kaggle Model; the rehearsal's tests have the nested one."""
     root = tmp_path / "kaggle"
-    nested = request.param == "nested"
     place = {
-        FB3: f"competitions/{FB3}" if nested else FB3,
-        "kernel-lib": "datasets/somebody/kernel-lib" if nested else "kernel-lib",
-        "deberta-v3-base": (
-            "models/microsoft/deberta-v3/pytorch/deberta-v3-base/1" if nested else "deberta-v3-base"
-        ),
+        FB3: FB3,
+        "kernel-lib": "kernel-lib",
+        "deberta-v3-base": "deberta-v3/pytorch/deberta-v3-base/1",
     }
     shutil.copytree(material.competition, root / "input" / place[FB3])
     shutil.copytree(material.backbone, root / "input" / place["deberta-v3-base"])
@@ -107,9 +105,9 @@ def execute(name: str, root: Path, work: Path, **settings) -> str:
             "KERNEL_LIB_KAGGLE_ROOT": str(root),
             "KERNEL_LIB_SETTINGS": json.dumps(settings),
             "KAGGLE_KERNEL_RUN_TYPE": "Batch",
-            "PYTHONPATH": str(Path(__file__).parent / "no_network"),
+            "PYTHONPATH": str(NO_NETWORK),
         },
-        echo=False,
+        show=None,
         cell_timeout_seconds=240,
     )
     return json.dumps(executed, ensure_ascii=False)

@@ -7,7 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from kernel_lib.offline.outgoing import CONTENTS, dataset_entries, listed_files, write_contents
+from kernel_lib.offline.upload.outgoing import (
+    CONTENTS,
+    dataset_entries,
+    listed_files,
+    write_contents,
+)
 
 
 @pytest.fixture

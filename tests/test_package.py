@@ -16,17 +16,17 @@ import numpy as np
 import pytest
 
 from kernel_lib.errors import ArtifactError, BackboneError, DataError, SettingsError
-from kernel_lib.offline import account, package, templates, wheel_dataset
-from kernel_lib.offline.metadata import check_dataset, check_kernel, needs_dir_mode
-from kernel_lib.offline.model_datasets import HASHED, default_name
-from kernel_lib.offline.package import (
+from kernel_lib.offline.upload import account, package, templates, wheel_dataset
+from kernel_lib.offline.upload.metadata import check_dataset, check_kernel, needs_dir_mode
+from kernel_lib.offline.upload.model_datasets import HASHED, default_name
+from kernel_lib.offline.upload.package import (
     build_backbone,
     build_kernel,
     build_library,
     build_weights,
     build_wheels,
 )
-from kernel_lib.offline.staging import place, staged
+from kernel_lib.offline.upload.staging import place, staged
 from kernel_lib.runtime import wheels
 from kernel_lib.runtime.release import RELEASE_RECORD, describe_release
 from kernel_lib.runtime.wheels import CarriedWheel
@@ -254,7 +254,7 @@ def test_an_error_or_an_interrupt_leaves_the_earlier_folder(tmp_path: Path) -> N
 def test_what_a_killed_build_left_behind_is_cleared_away(tmp_path: Path) -> None:
     code = (
         "import os, signal; from pathlib import Path; "
-        "from kernel_lib.offline.staging import staged\n"
+        "from kernel_lib.offline.upload.staging import staged\n"
         f"with staged(Path({str(tmp_path / 'essays')!r}), kinds=('.txt',)) as new:\n"
         "    (new / 'a.txt').write_text('half'); os.kill(os.getpid(), signal.SIGKILL)"
     )
@@ -457,7 +457,7 @@ def test_a_built_backbone_loads(material, tmp_path: Path) -> None:
 
 def test_the_weights_that_are_taken_are_those_that_training_would_load() -> None:
     from kernel_lib.model.backbone import WEIGHT_FILES
-    from kernel_lib.offline.model_datasets import WEIGHTS
+    from kernel_lib.offline.upload.model_datasets import WEIGHTS
 
     assert WEIGHTS == WEIGHT_FILES
 
@@ -545,7 +545,7 @@ def test_the_weights_are_the_finished_folds_and_what_inference_reads(
 
 def test_the_names_of_the_run_folder_are_those_of_the_library() -> None:
     from kernel_lib import artifacts
-    from kernel_lib.offline import model_datasets as ours
+    from kernel_lib.offline.upload import model_datasets as ours
 
     assert (ours.RECORD, ours.MANIFEST, ours.LOG) == (
         artifacts.RUN_RECORD,

@@ -18,10 +18,10 @@ from typing import Any
 import pytest
 
 from kernel_lib.errors import DataError
-from kernel_lib.offline import push as push_module
-from kernel_lib.offline.kaggle_client import KaggleError, find_command
-from kernel_lib.offline.outgoing import write_contents
-from kernel_lib.offline.push import push
+from kernel_lib.offline.upload import push as push_module
+from kernel_lib.offline.upload.kaggle_client import KaggleError, find_command
+from kernel_lib.offline.upload.outgoing import write_contents
+from kernel_lib.offline.upload.push import push
 from tests.kaggle_server import Kaggle, KaggleServer, Refusal, unpacked_dataset
 
 needs_client = pytest.mark.skipif(

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from kernel_lib.errors import ArtifactError, DataError, SettingsError
-from kernel_lib.offline import account, templates
-from kernel_lib.offline.account import OWNER_UNKNOWN, choose_owner, find_owner, known_secrets
-from kernel_lib.offline.templates import (
+from kernel_lib.offline.upload import account, templates
+from kernel_lib.offline.upload.account import OWNER_UNKNOWN, choose_owner, find_owner, known_secrets
+from kernel_lib.offline.upload.templates import (
     DATASET,
     dataset_slug,
     kernel_names,

@@ -1,1 +1,1 @@
-"""What only the laptop needs: running notebooks, the demo, making its material."""
+"""What only the laptop needs: demo, running notebooks, ``upload`` and ``rehearsal``."""

@@ -10,8 +10,8 @@ from typing import Any
 
 from kernel_lib.config import nearest
 from kernel_lib.errors import DataError
-from kernel_lib.offline.account import refuse_secrets
-from kernel_lib.offline.metadata import built_folders, check_dataset
+from kernel_lib.offline.upload.account import refuse_secrets
+from kernel_lib.offline.upload.metadata import built_folders, check_dataset
 from kernel_lib.runtime.files import read_json
 
 

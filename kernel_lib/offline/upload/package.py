@@ -1,8 +1,8 @@
 """What is uploaded: the datasets and the notebooks' folders, made under ``build/``.
 
-    python -m kernel_lib.offline.package dataset [--owner NAME] [--backbone FOLDER [--name NAME]]
-    python -m kernel_lib.offline.package weights --run FOLDER [--name NAME] [--owner NAME]
-    python -m kernel_lib.offline.package kernels [--name fb3_train] [--owner NAME]
+    python -m kernel_lib.offline.upload.package dataset [--backbone FOLDER [--name NAME]]
+    python -m kernel_lib.offline.upload.package weights --run FOLDER [--name NAME]
+    python -m kernel_lib.offline.upload.package kernels [--name fb3_train]
 
 Each folder is made whole or not at all, from what is listed here and nothing else, and is searched
 for the user's own keys. What was made is then checked against Kaggle's rules.
@@ -19,19 +19,19 @@ from pathlib import Path
 
 from kernel_lib import __version__
 from kernel_lib.errors import DataError, SettingsError
-from kernel_lib.offline import dataset_rules, kernel_rules, templates
-from kernel_lib.offline.metadata import built_folders, check_notebook, report
-from kernel_lib.offline.model_datasets import build_backbone as build_backbone
-from kernel_lib.offline.model_datasets import build_weights, default_name
-from kernel_lib.offline.problems import shown
-from kernel_lib.offline.staging import staged, write_metadata
-from kernel_lib.offline.templates import choose_owner, dataset_slug, render
-from kernel_lib.offline.wheel_dataset import build_wheels
+from kernel_lib.offline.upload import dataset_rules, kernel_rules, templates
+from kernel_lib.offline.upload.metadata import built_folders, check_notebook, report
+from kernel_lib.offline.upload.model_datasets import build_backbone as build_backbone
+from kernel_lib.offline.upload.model_datasets import build_weights, default_name
+from kernel_lib.offline.upload.problems import shown
+from kernel_lib.offline.upload.staging import staged, write_metadata
+from kernel_lib.offline.upload.templates import choose_owner, dataset_slug, render
+from kernel_lib.offline.upload.wheel_dataset import build_wheels
 from kernel_lib.runtime.command import exit_status
 from kernel_lib.runtime.files import sha256, write_json
 from kernel_lib.runtime.release import RELEASE_RECORD
 
-LIBRARY = Path(__file__).parents[1]
+LIBRARY = Path(__file__).parents[2]
 LIBRARY_SLUG, WHEELS_SLUG = "kernel-lib", "kernel-lib-wheels"
 LAPTOP_ONLY = "offline"  # this room
 GIT_TIMEOUT_SECONDS = 30.0

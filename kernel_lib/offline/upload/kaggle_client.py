@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import IO
 
 from kernel_lib.errors import KernelLibError
-from kernel_lib.offline.account import find_owner, known_secrets
+from kernel_lib.offline.upload.account import find_owner, known_secrets
 
 NOT_KAGGLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "WANDB_API_KEY")
 PARTIAL = ".kaggle-partial"  # the command's note on a download that has not ended

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kernel_lib.errors import ArtifactError, DataError
-from kernel_lib.offline.account import refuse_secrets
+from kernel_lib.offline.upload.account import refuse_secrets
 
 
 @contextlib.contextmanager

@@ -14,9 +14,9 @@ from pathlib import Path
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
 from kernel_lib.errors import DataError
-from kernel_lib.offline.dataset_rules import METADATA
-from kernel_lib.offline.staging import place, staged, write_metadata
-from kernel_lib.offline.templates import render
+from kernel_lib.offline.upload.dataset_rules import METADATA
+from kernel_lib.offline.upload.staging import place, staged, write_metadata
+from kernel_lib.offline.upload.templates import render
 from kernel_lib.runtime import wheels
 from kernel_lib.runtime.wheels import CarriedWheel, check_wheel
 

@@ -16,12 +16,12 @@ from typing import Any
 
 from kernel_lib.config import nearest
 from kernel_lib.errors import DataError, SettingsError
-from kernel_lib.offline.account import check_owner
-from kernel_lib.offline.account import choose_owner as choose_owner
-from kernel_lib.offline.account import find_owner as find_owner
+from kernel_lib.offline.upload.account import check_owner
+from kernel_lib.offline.upload.account import choose_owner as choose_owner
+from kernel_lib.offline.upload.account import find_owner as find_owner
 from kernel_lib.runtime.files import read_json
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 TEMPLATES = ROOT / "datasets_meta"
 NOTEBOOKS = ROOT / "notebooks"
 BUILD = ROOT / "build"

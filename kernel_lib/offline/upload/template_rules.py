@@ -5,11 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from kernel_lib.errors import KernelLibError
-from kernel_lib.offline import templates
-from kernel_lib.offline.dataset_rules import inspect_dataset
-from kernel_lib.offline.kernel_rules import inspect_kernel
-from kernel_lib.offline.problems import NOT_THERE, Inspection, Problem, read_values, shown
-from kernel_lib.offline.templates import DATASET, KERNEL, render, template_names, template_path
+from kernel_lib.offline.upload import templates
+from kernel_lib.offline.upload.dataset_rules import inspect_dataset
+from kernel_lib.offline.upload.kernel_rules import inspect_kernel
+from kernel_lib.offline.upload.problems import NOT_THERE, Inspection, Problem, read_values, shown
+from kernel_lib.offline.upload.templates import (
+    DATASET,
+    KERNEL,
+    render,
+    template_names,
+    template_path,
+)
 
 MADE_UP = "a-made-up-name"
 LIBRARY_SLUG = "kernel-lib"

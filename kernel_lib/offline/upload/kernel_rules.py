@@ -12,8 +12,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from kernel_lib.config import nearest
-from kernel_lib.offline.problems import NOT_THERE, Inspection, read_values
-from kernel_lib.offline.templates import slugify
+from kernel_lib.offline.upload.problems import NOT_THERE, Inspection, read_values
+from kernel_lib.offline.upload.templates import slugify
 
 METADATA = "kernel-metadata.json"
 SHORTEST = 5  # characters of a title, and of a slug

@@ -1,8 +1,8 @@
 """Sends what ``make dataset`` built to Kaggle: the datasets, then the notebooks that read them.
 
-    python -m kernel_lib.offline.push                              # shows all, sends nothing
-    python -m kernel_lib.offline.push --go                         # sends
-    python -m kernel_lib.offline.push --only fb3_infer --go        # sends some of it
+    python -m kernel_lib.offline.upload.push                              # shows all, sends nothing
+    python -m kernel_lib.offline.upload.push --go                         # sends
+    python -m kernel_lib.offline.upload.push --only fb3_infer --go        # sends some of it
 
 A pushed notebook begins to run at once. One that reads the output of another waits for its turn:
 that output is there when the other's run has ended, which may take hours.
@@ -20,8 +20,8 @@ from pathlib import Path
 
 from kernel_lib import __version__
 from kernel_lib.errors import DataError
-from kernel_lib.offline.account import find_owner
-from kernel_lib.offline.kaggle_client import (
+from kernel_lib.offline.upload.account import find_owner
+from kernel_lib.offline.upload.kaggle_client import (
     KaggleCommand,
     KaggleError,
     command_line,
@@ -32,9 +32,14 @@ from kernel_lib.offline.kaggle_client import (
     status_arguments,
     version_arguments,
 )
-from kernel_lib.offline.outgoing import CONTENTS, dataset_entries, listed_files, write_contents
-from kernel_lib.offline.push_plan import Parcel, Plan, make_plan, sources_of
-from kernel_lib.offline.templates import BUILD
+from kernel_lib.offline.upload.outgoing import (
+    CONTENTS,
+    dataset_entries,
+    listed_files,
+    write_contents,
+)
+from kernel_lib.offline.upload.push_plan import Parcel, Plan, make_plan, sources_of
+from kernel_lib.offline.upload.templates import BUILD
 from kernel_lib.runtime.clock import Clock, format_seconds
 from kernel_lib.runtime.command import exit_status
 from kernel_lib.runtime.progress import progress_bar

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from kernel_lib.errors import ArtifactError, BackboneError
-from kernel_lib.offline.dataset_rules import METADATA
-from kernel_lib.offline.staging import place, staged, write_metadata
-from kernel_lib.offline.templates import dataset_slug, render
+from kernel_lib.offline.upload.dataset_rules import METADATA
+from kernel_lib.offline.upload.staging import place, staged, write_metadata
+from kernel_lib.offline.upload.templates import dataset_slug, render
 from kernel_lib.runtime.files import read_json, sha256
 
 # What ``kernel_lib.model`` and ``kernel_lib.text`` read of a backbone. The first weights that are

@@ -11,8 +11,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from kernel_lib.config import nearest
-from kernel_lib.offline.problems import NOT_THERE, Inspection
-from kernel_lib.offline.templates import SLUG_LENGTH
+from kernel_lib.offline.upload.problems import NOT_THERE, Inspection
+from kernel_lib.offline.upload.templates import SLUG_LENGTH
 
 METADATA = "dataset-metadata.json"
 TITLE_LENGTH = (6, 50)

@@ -1,6 +1,6 @@
 """The metadata checker: everything that goes to Kaggle, before anything goes.
 
-    python -m kernel_lib.offline.metadata [--owner NAME]
+    python -m kernel_lib.offline.upload.metadata [--owner NAME]
 
 It reads the templates, the notebooks, and what stands in ``build/``; nothing is sent or changed.
 Every problem is one line: file, key, value, rule.
@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from kernel_lib.errors import DataError
-from kernel_lib.offline import dataset_rules, kernel_rules, templates
-from kernel_lib.offline.account import OWNER_UNKNOWN, check_owner, find_owner
-from kernel_lib.offline.problems import Problem, read_values
-from kernel_lib.offline.template_rules import check_templates
-from kernel_lib.offline.templates import DATASET, KERNEL, template_names, template_path
+from kernel_lib.offline.upload import dataset_rules, kernel_rules, templates
+from kernel_lib.offline.upload.account import OWNER_UNKNOWN, check_owner, find_owner
+from kernel_lib.offline.upload.problems import Problem, read_values
+from kernel_lib.offline.upload.template_rules import check_templates
+from kernel_lib.offline.upload.templates import DATASET, KERNEL, template_names, template_path
 from kernel_lib.runtime.command import exit_status
 
 
