@@ -3,13 +3,16 @@ PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
 BIN := $(VENV)/bin
+KAGGLE_VENV := .venv-kaggle
+KAGGLE_READY := $(KAGGLE_VENV)/.ready
+IMAGE := datasets_meta/kaggle-image.txt
 export OMP_NUM_THREADS ?= $(shell nproc 2>/dev/null || echo 2)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test lint notebooks back clean
+.PHONY: help setup demo run test test-kaggle lint notebooks back dataset weights check rehearse push clean
 
 help:  ## Show what there is to make
-	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY)  ## Make .venv with everything in requirements.txt
 
@@ -17,6 +20,12 @@ $(READY): requirements.txt
 	@echo "setting up $(VENV) (about a minute, once)"
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip install --quiet --requirement requirements.txt
+	@touch $@
+
+$(KAGGLE_READY): requirements.txt $(IMAGE)
+	@echo "setting up $(KAGGLE_VENV) with the versions of Kaggle's image (about a minute, once)"
+	@$(PYTHON) -m venv $(KAGGLE_VENV)
+	@$(KAGGLE_VENV)/bin/pip install --quiet --requirement requirements.txt --constraint $(IMAGE)
 	@touch $@
 
 demo: $(READY)  ## Train and predict on made-up essays with the real notebooks; minutes on 2 cores
@@ -28,6 +37,9 @@ run: $(READY)  ## Execute a notebook: make run NB=fb3_train WORK=build/fb3 SETTI
 test: $(READY)  ## Run the tests; no network, under 6 minutes on 2 cores
 	$(BIN)/python -m pytest $(ARGS)
 
+test-kaggle: $(KAGGLE_READY)  ## Run the tests with the versions of Kaggle's image
+	$(KAGGLE_VENV)/bin/python -m pytest $(ARGS)
+
 lint: $(READY)  ## Check style, formatting and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -38,6 +50,30 @@ notebooks: $(READY)  ## Make the .ipynb files from the .py files, one way
 
 back: $(READY)  ## Bring an edited notebook back: make back NB=fb3_train FROM=edited.ipynb [WRITE=1]
 	@$(BIN)/python -m kernel_lib.offline.bring_back $(NB) $(FROM) $(if $(WRITE),--write)
+
+dataset: $(READY)  ## Make the datasets to upload: make dataset [BACKBONE=folder] [OWNER=your-kaggle-name]
+	@$(BIN)/python -m kernel_lib.offline.upload.package dataset $(if $(OWNER),--owner $(OWNER)) \
+		$(if $(BACKBONE),--backbone "$(BACKBONE)" $(if $(NAME),--name "$(NAME)"))
+
+weights: $(READY)  ## Make a dataset of a run: make weights RUN=folder [NAME=fb3-weights] [HALF=1 DATA=folder]
+	@$(if $(HALF),rm -rf build/half && $(BIN)/python -m kernel_lib.results.half "$(RUN)" build/half/run \
+		$(if $(DATA),--data "$(DATA)"))
+	@$(BIN)/python -m kernel_lib.offline.upload.package weights --run "$(if $(HALF),build/half/run,$(RUN))" \
+		$(if $(NAME),--name "$(NAME)") $(if $(OWNER),--owner $(OWNER))
+
+check: $(READY)  ## Check metadata and notebooks against Kaggle's rules
+	@$(BIN)/python -m kernel_lib.offline.upload.metadata $(if $(OWNER),--owner $(OWNER))
+
+rehearse: dataset  ## Run notebooks as Kaggle would: make rehearse [NB="..."] [DATA=folder] [BACKBONE=folder]
+	@$(BIN)/python -m kernel_lib.offline.rehearsal $(or $(NB),fb3_train fb3_infer) $(if $(OWNER),--owner $(OWNER)) \
+		$(if $(DATA),--data "$(DATA)") $(if $(BACKBONE),--backbone "$(BACKBONE)") \
+		$(if $(SETTINGS),--settings '$(SETTINGS)') $(if $(LAYOUT),--layout $(LAYOUT)) \
+		$(if $(HOURS),--limit-hours $(HOURS)) $(if $(ROWS),--hidden-rows $(ROWS))
+
+push: dataset  ## Upload datasets and notebooks; shows what it would do unless GO=1
+	@$(BIN)/python -m kernel_lib.offline.upload.package kernels $(if $(OWNER),--owner $(OWNER))
+	@$(BIN)/python -m kernel_lib.offline.upload.push $(if $(GO),--go) $(if $(ONLY),--only $(ONLY)) \
+		$(if $(MESSAGE),--message "$(MESSAGE)")
 
 clean:  ## Remove build/ and caches; .venv stays
 	rm -rf build .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,108 @@
+"""Command line of the rehearsal: ``python -m kernel_lib.offline.rehearsal fb3_train fb3_infer``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from kernel_lib.errors import DataError
+from kernel_lib.offline.material import write_backbone, write_competition
+from kernel_lib.offline.rehearsal import image
+from kernel_lib.offline.rehearsal.plan import BOTH, Kernel, Plan
+from kernel_lib.offline.rehearsal.rehearse import rehearse, source_notes
+from kernel_lib.offline.rehearsal.stage import FLAT, NESTED
+from kernel_lib.offline.rehearsal.verdict import verdict
+from kernel_lib.offline.upload.package import LIBRARY_SLUG, build_kernel, build_library
+from kernel_lib.offline.upload.problems import shown
+from kernel_lib.offline.upload.templates import BUILD, choose_owner
+from kernel_lib.runtime.command import exit_status
+
+QUICK = '{"debug": true}'
+# For the made-up essays: enough to run through everything.
+TINY = '{"n_folds": 2, "epochs": 2, "max_length": 128, "learning_rate": 0.003}'
+MADE_UP_TRAIN_ROWS, MADE_UP_TEST_ROWS = 120, 20
+
+
+def rehearse_named(names: list[str], options: argparse.Namespace) -> None:
+    """Builds what would be pushed, rehearses it and prints the verdict.
+
+    Raises:
+        DataError: something does not hold; the verdict above says what.
+    """
+    owner = choose_owner(options.owner)
+    build_library(BUILD / "datasets" / LIBRARY_SLUG, owner)
+    kernels = []
+    for name in names:
+        build_kernel(name, BUILD / "kernels" / name, owner)
+        kernels.append(Kernel(BUILD / "kernels" / name, predicts=not name.endswith("_train")))
+    plan = Plan(
+        **_material(options),
+        datasets=BUILD / "datasets",
+        folder=BUILD / "rehearsal",
+        layout=options.layout,
+        limit_seconds=options.limit_hours * 3600,
+        hidden_rows=options.hidden_rows,
+    )
+    passes = rehearse(kernels, plan)
+    print(verdict(passes, plan, notes=list(_notes(kernels, plan, made_up=not options.data))))
+    if any(one.problems for one in passes):
+        raise DataError("the rehearsal failed; nothing should be pushed like this.")
+
+
+def _notes(kernels: list[Kernel], plan: Plan, *, made_up: bool) -> Iterator[str]:
+    """What the reader of the verdict should know of the conditions."""
+    if made_up:
+        yield (
+            "the data are made up and few, and the backbone too unless one was given: the times "
+            "say nothing of real ones. Before a push that counts, add DATA= and BACKBONE="
+        )
+    if plan.settings:
+        yield f"training ran with {plan.settings}"
+    drift = image.differences(image.read_image())
+    if drift:
+        yield (
+            f"other versions than on Kaggle's image ({', '.join(drift)}): make test-kaggle tests "
+            "on those"
+        )
+    for kernel in kernels:
+        yield from source_notes(kernel)
+    yield f"logs, executed notebooks and outputs are in {shown(plan.folder)}"
+
+
+def _material(options: argparse.Namespace) -> dict[str, Any]:
+    """Data, backbone and settings: the user's, or all made up."""
+    if options.data:
+        settings = QUICK if options.settings is None else options.settings
+        return {"data": options.data, "backbone": options.backbone, "settings": settings}
+    folder = BUILD / "rehearsal-material"
+    competition, backbone = folder / "competition", options.backbone or folder / "backbone"
+    write_competition(competition, train_rows=MADE_UP_TRAIN_ROWS, test_rows=MADE_UP_TEST_ROWS)
+    if not options.backbone:
+        corpus = pd.read_csv(competition / "train.csv", dtype=str)["full_text"].tolist()
+        write_backbone(backbone, corpus=corpus)
+    settings = TINY if options.settings is None else options.settings
+    return {"data": competition, "backbone": backbone, "settings": settings}
+
+
+def main() -> int:
+    """Command line; returns the exit status."""
+    parser = argparse.ArgumentParser(description="Run notebooks at home as Kaggle would.")
+    parser.add_argument("names", nargs="+", help="notebooks in order, such as fb3_train fb3_infer")
+    parser.add_argument("--data", type=Path, help="the competition's folder; none: made-up essays")
+    parser.add_argument("--backbone", type=Path, help="a pretrained encoder's folder")
+    parser.add_argument("--owner", help="your Kaggle name; default: the account on this machine")
+    parser.add_argument("--settings", help=f"for training; default with --data: {QUICK}")
+    parser.add_argument("--layout", choices=(BOTH, NESTED, FLAT), default=BOTH)
+    parser.add_argument("--limit-hours", type=float, default=9.0)
+    parser.add_argument("--hidden-rows", type=int, default=2_700, help="for the projection")
+    options = parser.parse_args()
+    return exit_status(lambda: rehearse_named(options.names, options))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
