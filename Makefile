@@ -1,11 +1,10 @@
 # Two commands do everything on a fresh machine: `make demo` and `make test`.
 PYTHON ?= python3
-VENV := .venv
+IMAGE := datasets_meta/kaggle-image.txt
+# Every target runs with the newest versions, or with KAGGLE=1 with those of Kaggle's image.
+VENV := $(if $(KAGGLE),.venv-kaggle,.venv)
 READY := $(VENV)/.ready
 BIN := $(VENV)/bin
-KAGGLE_VENV := .venv-kaggle
-KAGGLE_READY := $(KAGGLE_VENV)/.ready
-IMAGE := datasets_meta/kaggle-image.txt
 export OMP_NUM_THREADS ?= $(shell nproc 2>/dev/null || echo 2)
 
 .DEFAULT_GOAL := help
@@ -16,16 +15,10 @@ help:  ## Show what there is to make
 
 setup: $(READY)  ## Make .venv with everything in requirements.txt
 
-$(READY): requirements.txt
+$(READY): requirements.txt $(if $(KAGGLE),$(IMAGE))
 	@echo "setting up $(VENV) (about a minute, once)"
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/pip install --quiet --requirement requirements.txt
-	@touch $@
-
-$(KAGGLE_READY): requirements.txt $(IMAGE)
-	@echo "setting up $(KAGGLE_VENV) with the versions of Kaggle's image (about a minute, once)"
-	@$(PYTHON) -m venv $(KAGGLE_VENV)
-	@$(KAGGLE_VENV)/bin/pip install --quiet --requirement requirements.txt --constraint $(IMAGE)
+	@$(BIN)/pip install --quiet --requirement requirements.txt $(if $(KAGGLE),--constraint $(IMAGE))
 	@touch $@
 
 demo: $(READY)  ## Train and predict on made-up essays with the real notebooks; minutes on 2 cores
@@ -37,8 +30,8 @@ run: $(READY)  ## Execute a notebook: make run NB=fb3_train WORK=build/fb3 SETTI
 test: $(READY)  ## Run the tests; no network, under 6 minutes on 2 cores
 	$(BIN)/python -m pytest $(ARGS)
 
-test-kaggle: $(KAGGLE_READY)  ## Run the tests with the versions of Kaggle's image
-	$(KAGGLE_VENV)/bin/python -m pytest $(ARGS)
+test-kaggle:  ## Run the tests with the versions of Kaggle's image
+	@$(MAKE) --no-print-directory test KAGGLE=1
 
 lint: $(READY)  ## Check style, formatting and types
 	$(BIN)/ruff check .

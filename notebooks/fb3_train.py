@@ -95,7 +95,7 @@ train[list(settings.target_columns)].groupby(folds).mean().round(3)
 # Line breaks have a token of their own, so that paragraphs stay visible to the model.
 
 # %%
-from kernel_lib.model.backbone import find_backbone
+from kernel_lib.model.location import find_backbone
 from kernel_lib.results.plots import plot_token_lengths
 from kernel_lib.text.tokenizer import build_tokenizer
 

@@ -72,7 +72,7 @@ class Case:
         """A trainer of one fold, its run folder begun."""
         import torch
 
-        from kernel_lib.model.backbone import find_backbone
+        from kernel_lib.model.location import find_backbone
         from kernel_lib.runtime.clock import Clock
         from kernel_lib.runtime.device import Precision, seed_everything
         from kernel_lib.training.loop import FoldTrainer

@@ -446,7 +446,8 @@ def test_a_backbone_has_the_files_that_training_reads_and_no_code(material, tmp_
 
 
 def test_a_built_backbone_loads(material, tmp_path: Path) -> None:
-    from kernel_lib.model.backbone import find_backbone, load_backbone
+    from kernel_lib.model.backbone import load_backbone
+    from kernel_lib.model.location import find_backbone
     from kernel_lib.text.tokenizer import build_tokenizer
 
     build_backbone(material.backbone, tmp_path / "tiny-backbone", "somebody", "tiny-backbone")

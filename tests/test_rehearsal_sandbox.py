@@ -14,10 +14,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import psutil
 import pytest
 
-from kernel_lib.offline.rehearsal import enter, sandbox
+from kernel_lib.offline.rehearsal import enter, leftovers, sandbox
 from kernel_lib.offline.rehearsal.leftovers import kill_children
 from kernel_lib.offline.rehearsal.sandbox import (
     BUBBLEWRAP,
@@ -316,13 +315,8 @@ time.sleep({})
 """
 
 
-def alive(mark: str) -> list[psutil.Process]:
-    found = []
-    for process in psutil.process_iter(["cmdline", "status"]):
-        command = " ".join(process.info["cmdline"] or [])
-        if mark in command and process.info["status"] != psutil.STATUS_ZOMBIE:
-            found.append(process)
-    return found
+def command_lines() -> str:
+    return subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
 
 
 @pytest.mark.parametrize("isolation", [*ROOTED, GUARD])
@@ -333,24 +327,51 @@ def test_at_the_limit_what_ignores_signals_ends_and_its_children_too(
     outcome = inside(isolation, STUBBORN.format(mark, mark), limit_seconds=2)
     assert outcome.timed_out and outcome.seconds >= 2
     assert (tmp_path / "work/started").exists()
-    assert alive(f"sleep({mark})") == []
+    assert f"sleep({mark})" not in command_lines()
 
 
-def test_a_tree_is_killed_to_its_last_leaf() -> None:
-    code = "import subprocess, sys, time; {}time.sleep(300)"
-    leaf = [sys.executable, "-I", "-S", "-c", code.format("")]
-    child = [*leaf[:4], code.format(f"subprocess.Popen({leaf!r}); ")]
-    process = subprocess.Popen([*leaf[:4], code.format(f"subprocess.Popen({child!r}); ")])
-    whole = psutil.Process(process.pid)
+@pytest.mark.parametrize("listed", ["proc", "ps"])
+def test_a_tree_is_killed_to_its_last_leaf_and_its_root_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, listed: str
+) -> None:
+    if listed == "ps":  # as where there is no /proc
+        monkeypatch.setattr(leftovers, "PROCESSES", tmp_path / "proc")
+    mark = f"3{os.getpid()}{listed}"
+    code = f"import subprocess, sys, time; mark = {mark!r}; {{}}time.sleep(300)"
+    python = [sys.executable, "-I", "-S", "-c"]
+    leaf = [*python, code.format("")]
+    child = [*python, code.format(f"subprocess.Popen({leaf!r}); ")]
+    root = [*python, code.format(f"subprocess.Popen({child!r}, start_new_session=True); ")]
+    process = subprocess.Popen(root)
     try:
-        while len(below := whole.children(recursive=True)) < 2:
+        while len(below := leftovers._descendants(process.pid)) < 2:
             time.sleep(0.02)
-        kill_children(whole)
-        assert not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in below)
+        kill_children(process.pid)
+        assert leftovers._descendants(process.pid) == []
+        assert not set(below) & {number for number, _ in leftovers._processes()}
         assert process.poll() is None
     finally:
         process.kill()
         process.wait()
+    assert mark not in command_lines()
+
+
+def test_a_process_with_an_odd_name_is_told_from_its_neighbours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = {
+        7: b"7 (a \xff) S (b)) R 1 7",
+        8: b"8 (x) S 7 7",
+        9: b"9 (y) Z 8 7",
+        10: b"10 (z) S 3 1",
+    }
+    for number, line in lines.items():
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / str(number) / "stat").write_bytes(line)
+    (tmp_path / "11/stat").mkdir(parents=True)  # gone in between
+    monkeypatch.setattr(leftovers, "PROCESSES", tmp_path)
+    assert sorted(leftovers._processes()) == [(7, 1), (8, 7), (10, 3)]
+    assert leftovers._descendants(1) == [7, 8]
 
 
 # other machines

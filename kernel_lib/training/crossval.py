@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 
 from kernel_lib.artifacts import OOF, WEIGHTS, Run, finish_fold, read_manifest
 from kernel_lib.config import TrainingSettings
-from kernel_lib.model.backbone import find_backbone
+from kernel_lib.model.location import find_backbone
 from kernel_lib.runtime.clock import Clock
 from kernel_lib.runtime.device import (
     keep_freed_memory,

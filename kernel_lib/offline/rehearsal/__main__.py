@@ -66,8 +66,8 @@ def _notes(kernels: list[Kernel], plan: Plan, *, made_up: bool) -> Iterator[str]
     drift = image.differences(image.read_image())
     if drift:
         yield (
-            f"other versions than on Kaggle's image ({', '.join(drift)}): make test-kaggle tests "
-            "on those"
+            f"other versions than on Kaggle's image ({', '.join(drift)}): make rehearse KAGGLE=1 "
+            "has those"
         )
     for kernel in kernels:
         yield from source_notes(kernel)

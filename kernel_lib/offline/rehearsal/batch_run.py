@@ -17,7 +17,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
-import psutil
 from nbclient.exceptions import DeadKernelError
 
 from kernel_lib.offline.execute import NotebookError, execute_notebook, print_stream
@@ -62,7 +61,7 @@ def run_as_batch(notebook: Path, folder: Path) -> int:
         except Exception as problem:  # whatever it is, the notebook did not run to its end
             error = last_words = f"{notebook.name}: {type(problem).__name__}: {problem}"
         finally:
-            kill_children(psutil.Process())
+            kill_children(os.getpid())
             result = {"error": error, "unroutable": sum(_unroutable_packets())}
             (folder / RESULT).write_text(json.dumps(result), encoding="utf-8")
         if error:

@@ -6,12 +6,14 @@ import contextlib
 import json
 import os
 import shutil
+import signal
+import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
-
 KILL_ROUNDS = 50
+PROCESSES = Path("/proc")  # of Linux; another system has the command ps
 
 
 def read_lines(path: Path) -> list[dict]:
@@ -45,20 +47,46 @@ def remove(folder: Path) -> None:
         shutil.rmtree(folder)
 
 
-def kill_children(process: psutil.Process) -> None:
-    """Kills all that a process started, and what they started, in rounds until none is left."""
+def kill_children(root: int) -> None:
+    """Kills all that a process started, and what they started, in rounds until none is left.
+
+    Args:
+        root: the process's number; it lives on.
+    """
     for _ in range(KILL_ROUNDS):
-        alive = [child for child in process.children(recursive=True) if _is_alive(child)]
+        alive = _descendants(root)
         for child in alive:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                child.kill()
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(child, signal.SIGKILL)
         if not alive:
             break
         time.sleep(0.02)
 
 
-def _is_alive(process: psutil.Process) -> bool:
-    try:
-        return bool(process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
+def _descendants(root: int) -> list[int]:
+    children: dict[int, list[int]] = {}
+    for number, parent in _processes():
+        children.setdefault(parent, []).append(number)
+    found, waiting = [], [root]
+    while waiting:
+        started = children.pop(waiting.pop(), [])
+        found += started
+        waiting += started
+    return found
+
+
+def _processes() -> Iterator[tuple[int, int]]:
+    """Number and parent's number of every process that runs."""
+    if PROCESSES.is_dir():
+        for path in PROCESSES.glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):  # it may have ended
+                after_the_name = path.read_bytes().rpartition(b")")[2].decode("ascii")
+                state, parent, *_ = after_the_name.split()
+                if state not in "ZX":
+                    yield int(path.parent.name), int(parent)
+        return
+    listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid=,stat="], capture_output=True, text=True)
+    for line in listed.stdout.splitlines():
+        number, parent, state = line.split(maxsplit=2)
+        if not state.startswith("Z"):
+            yield int(number), int(parent)

@@ -23,8 +23,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
 from kernel_lib.offline.rehearsal.leftovers import kill_children
 
 ENTER = Path(__file__).with_name("enter.py")
@@ -230,6 +228,6 @@ def _kill_tree(process: subprocess.Popen) -> None:
     """A notebook's kernel has a session of its own, so that killing a group would miss it."""
     if process.poll() is not None:  # its number may be another's by now
         return
-    kill_children(psutil.Process(process.pid))
+    kill_children(process.pid)
     process.kill()
     process.wait()
