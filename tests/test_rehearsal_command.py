@@ -20,6 +20,7 @@ from kernel_lib.offline.rehearsal.plan import Kernel, Pass, Plan
 from kernel_lib.offline.rehearsal.rehearse import rehearse, source_notes
 from kernel_lib.offline.rehearsal.sandbox import GUARD, NAMESPACES, Outcome
 from kernel_lib.offline.rehearsal.verdict import WIDTH, verdict
+from kernel_lib.offline.upload.problems import shown
 from kernel_lib.offline.upload.templates import render
 from kernel_lib.runtime.files import write_json
 from tests.conftest import ROOT
@@ -279,7 +280,7 @@ def test_with_made_up_data_it_is_ready_and_ends_with_0(call, tmp_path: Path) -> 
     assert (plan.datasets / "kernel-lib/kernel_lib/errors.py").is_file()
     assert seen["kernels"][1].metadata["id"] == "me/fb3-infer"
     words = " ".join(printed.out.split())
-    assert "the data are made up" in words and f"outputs are in {plan.folder}" in words
+    assert "the data are made up" in words and f"outputs are in {shown(plan.folder)}" in words
     assert 'training ran with {"n_folds": 2' in words
 
 

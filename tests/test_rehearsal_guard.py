@@ -136,6 +136,7 @@ WRITES = {
     "the system's open": "os.close(os.open({outside!r} + '/new', os.O_RDWR | os.O_CREAT))",
     "a relative path": "open('../outside/new', 'w')",
     "through a link": "os.symlink({outside!r}, 'door'), open('door/new', 'w')",
+    "into a link": "os.symlink({outside!r} + '/new', 'door'), open('door', 'w')",
     "a folder": "os.mkdir({outside!r} + '/new')",
     "folders": "os.makedirs({outside!r} + '/new/and/more', exist_ok=True)",
     "from the folder that is open": (
@@ -320,10 +321,13 @@ def test_a_hidden_module_from_elsewhere_is_imported(
     assert seen.attempts == []
 
 
+@pytest.mark.parametrize("listed", ["site", "alias"])
 def test_the_site_folder_is_known_under_another_name_too(
-    guarded, site: Path, tmp_path: Path
+    guarded, site: Path, tmp_path: Path, listed: str
 ) -> None:
     (tmp_path / "alias").symlink_to(site)
-    code = f"import sys; sys.path.append({str(tmp_path / 'alias')!r}); import onlyhere"
-    seen = guarded(code, hidden={"onlyhere": "only-here"}, site_folders=[str(site)])
+    names = {"site": str(site), "alias": str(tmp_path / "alias")}
+    other = names["alias" if listed == "site" else "site"]
+    code = f"import sys; sys.path.append({other!r}); import onlyhere"
+    seen = guarded(code, hidden={"onlyhere": "only-here"}, site_folders=[names[listed]])
     assert "No module named 'onlyhere'" in seen.err

@@ -251,6 +251,17 @@ def test_the_environment_is_kaggles_and_nothing_of_the_users_own(
     assert set(made.tokens) <= set(seen.values()) and len(set(made.tokens)) == 2
 
 
+def test_where_only_the_guard_isolates_the_repository_is_not_around_the_notebook(pretend) -> None:
+    seen: list[Path] = []
+
+    def look(command: list[str], **options: Any) -> Outcome:
+        seen.append(Path(options["work_folder"]))
+        return finished(command, **options)
+
+    made = pretend(look)
+    assert not seen[0].is_relative_to(made.working.parent) and not seen[0].exists()
+
+
 def test_a_plain_run_is_no_rerun_and_has_the_notebooks_own_settings(
     pretend, monkeypatch: pytest.MonkeyPatch
 ) -> None:

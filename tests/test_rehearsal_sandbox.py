@@ -301,7 +301,17 @@ def test_the_exit_status_is_the_commands_own(inside, isolation: str) -> None:
 
 @pytest.mark.parametrize("isolation", [*ROOTED, GUARD])
 def test_no_one_waits_at_the_keyboard(inside, isolation: str) -> None:
-    assert inside(isolation, "import sys; sys.exit(len(sys.stdin.read()))").status == 0
+    keyboard, typed = os.pipe()
+    os.write(typed, b"typed")
+    os.close(typed)
+    mine = os.dup(0)
+    os.dup2(keyboard, 0)
+    try:
+        assert inside(isolation, "import sys; sys.exit(len(sys.stdin.read()))").status == 0
+    finally:
+        os.dup2(mine, 0)
+        os.close(mine)
+        os.close(keyboard)
 
 
 STUBBORN = """
@@ -375,6 +385,18 @@ def test_a_process_with_an_odd_name_is_told_from_its_neighbours(
 
 
 # other machines
+
+
+def test_where_the_machine_allows_namespaces_they_are_used() -> None:
+    """Else a fault in entering them would only show as skipped tests."""
+    try:
+        command = ["unshare", "--user", "--map-root-user", "--net", "--mount", "true"]
+        allowed = subprocess.run(command, capture_output=True).returncode == 0
+    except FileNotFoundError:
+        allowed = False
+    if not allowed:
+        pytest.skip("no namespaces, or no command that could tell")
+    assert BEST == NAMESPACES
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 
 from kernel_lib.errors import DataError
 from kernel_lib.offline.rehearsal import stage
-from kernel_lib.offline.rehearsal.leftovers import remove
+from kernel_lib.offline.rehearsal.leftovers import open_up, remove
 from kernel_lib.offline.rehearsal.stage import (
     FLAT,
     NESTED,
@@ -203,10 +203,10 @@ def test_a_test_file_that_is_a_link_gives_way_to_the_made_up_one(tmp_path: Path)
     for name in ("test.csv", "train.csv"):
         (tmp_path / "data" / name).symlink_to(tmp_path / "real.csv")
     one = Source("competition", "c", tmp_path / "data", {"test.csv": tmp_path / "made.csv"})
-    assert parts(one) == {
-        "train.csv": f"{tmp_path}/real.csv",
-        "test.csv": f"{tmp_path}/made.csv",
-    }
+    assert list(one.parts()) == [
+        ("train.csv", tmp_path / "real.csv"),
+        ("test.csv", tmp_path / "made.csv"),
+    ]
 
 
 # copied
@@ -248,6 +248,7 @@ def test_copies_are_read_only_and_what_they_are_copied_from_stays_as_it_was(
     remove(tmp_path / "input")
     assert not (tmp_path / "input").exists()
     assert (data / "sub folder/large").is_file()
+    open_up(data)  # for who clears up after the tests
 
 
 def test_the_message_about_places_names_the_layout() -> None:

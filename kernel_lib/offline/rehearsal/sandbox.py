@@ -14,6 +14,7 @@ import contextlib
 import functools
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -228,6 +229,8 @@ def _kill_tree(process: subprocess.Popen) -> None:
     """A notebook's kernel has a session of its own, so that killing a group would miss it."""
     if process.poll() is not None:  # its number may be another's by now
         return
+    with contextlib.suppress(ProcessLookupError):
+        process.send_signal(signal.SIGSTOP)  # or it would report its notebook's end as a crash
     kill_children(process.pid)
     process.kill()
     process.wait()

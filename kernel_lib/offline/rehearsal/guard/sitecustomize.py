@@ -91,11 +91,8 @@ class _Guard:
         if event == "open" and not (arguments[2] or 0) & WRITING:
             return
         for position, folder in WRITE_EVENTS[event]:
-            path = arguments[position]
-            if isinstance(path, int):  # what is open already has been seen
-                continue
             base = arguments[folder] if folder is not None else -1
-            full = _full_path(path, base, into_link=event in INTO_LINKS)
+            full = _full_path(arguments[position], base, into_link=event in INTO_LINKS)
             if full and full != self.log and not self._may_write(full, event):
                 self.note("write", full)
                 if self.refuse:
@@ -128,7 +125,7 @@ def _full_path(path: Any, base: int, *, into_link: bool) -> str | None:
     """The file that is meant; None when its folder cannot be told."""
     try:
         text = os.fsdecode(path)
-    except TypeError:
+    except TypeError:  # a number: what is open already has been seen
         return None
     if base >= 0 and not os.path.isabs(text):
         try:
