@@ -27,7 +27,7 @@ demo: $(READY)  ## Train and predict on made-up essays with the real notebooks; 
 run: $(READY)  ## Execute a notebook: make run NB=fb3_train WORK=build/fb3 SETTINGS='{"epochs": 2}'
 	@$(if $(SETTINGS),KERNEL_LIB_SETTINGS='$(SETTINGS)') $(BIN)/python -m kernel_lib.offline.execute $(NB) $(WORK)
 
-test: $(READY)  ## Run the tests; no network, under 6 minutes on 2 cores
+test: $(READY)  ## Run the tests; no network, minutes on 2 cores
 	$(BIN)/python -m pytest $(ARGS)
 
 test-kaggle:  ## Run the tests with the versions of Kaggle's image

@@ -49,8 +49,12 @@ def make_kaggle_tree(root: Path, *, train_rows: int = 400, test_rows: int = 60) 
     )
 
 
-def run_demo(folder: Path) -> None:
+def run_demo(folder: Path, *, train_rows: int = 400) -> None:
     """Makes the material, executes the notebook pair on it, and prints what came out.
+
+    Args:
+        folder: where all of it goes; emptied first.
+        train_rows: essays to learn from; a few hundred are needed to beat the mean.
 
     Raises:
         KernelLibError: a notebook failed, or the model did not beat predicting the mean.
@@ -59,7 +63,7 @@ def run_demo(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     root, work = (folder / "kaggle").resolve(), (folder / "working").resolve()
     print(f"making {root}: essays and a tiny DeBERTa-v3-shaped backbone")
-    make_kaggle_tree(root)
+    make_kaggle_tree(root, train_rows=train_rows)
     for name, changes in (("fb3_train", SETTINGS), ("fb3_infer", {"runs": ["run"]})):
         print(f"\nexecuting notebooks/{name}.ipynb")
         execute_notebook(
