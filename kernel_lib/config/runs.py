@@ -10,6 +10,7 @@ from kernel_lib.config.base import Settings, setting
 from kernel_lib.errors import SettingsError
 
 DEBUG_ROWS = 200
+ATTENTIONS = ("auto", "fast", "stock")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,6 +61,10 @@ class TrainingSettings(Settings):
     """How many top layers the poolings over layers look at."""
     dropout: float = setting(0.0, at_least=0, below=1)
     """In backbone and head; 0 is what winners of regression tasks used."""
+    attention: str = setting("auto", choices=ATTENTIONS, changes_result=False)
+    """How DeBERTa-v2 and v3 compute theirs: ``fast`` is exact and takes less time and memory,
+    ``stock`` is that of transformers. ``auto`` is ``fast`` on a CPU, and ``stock`` on a GPU, where
+    it is not measured yet. Other families have one attention only."""
     gradient_checkpointing: bool = setting(False, changes_result=False)
     """A third more time for far less memory."""
     freeze_embeddings: bool | None = setting(None)
@@ -143,4 +148,6 @@ class InferenceSettings(Settings):
     time_budget_seconds: float = setting(8.5 * 3600, above=0)
     """What does not fit in it is left out; the file is there all the same."""
     batch_size: int = setting(16, at_least=1)
+    attention: str = setting("auto", choices=ATTENTIONS)
+    """As in training; the runs may have been trained with the other one."""
     precision: str = setting("auto", choices=("auto", "float32", "bf16", "fp16"))

@@ -13,6 +13,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 
 from kernel_lib.errors import BackboneError, SettingsError
+from kernel_lib.model.attention import choose_attention
 
 WEIGHT_FILES = (
     "model.safetensors",
@@ -51,7 +52,7 @@ def layer_index(name: str) -> int | None:
     return int(match.group(1)) if match else None
 
 
-def load_backbone(folder: Path, *, dropout: float) -> PreTrainedModel:
+def load_backbone(folder: Path, *, dropout: float, attention: str = "auto") -> PreTrainedModel:
     """The pretrained encoder of a folder, with float32 weights, every one of them from the file.
 
     transformers 5 loads in the file's own type by default, and DeBERTa-v3's files are float16:
@@ -61,6 +62,7 @@ def load_backbone(folder: Path, *, dropout: float) -> PreTrainedModel:
         folder: holds ``config.json`` and the weights, as safetensors or as ``pytorch_model.bin``
             (which transformers reads with torch's weights-only loader).
         dropout: the probability for all of the encoder's dropouts.
+        attention: as for :func:`kernel_lib.model.attention.choose_attention`.
 
     Raises:
         BackboneError: files are missing or damaged, or lack weights that the encoder needs.
@@ -95,7 +97,7 @@ def load_backbone(folder: Path, *, dropout: float) -> PreTrainedModel:
             f"{folder}: {len(wrong)} weights of the encoder are missing or of another shape "
             f"({', '.join(sorted(wrong)[:3])}, ...). Is config.json of the same model?"
         )
-    return _without_pooler(backbone)
+    return choose_attention(_without_pooler(backbone), attention)
 
 
 def read_config(folder: Path) -> PreTrainedConfig:
@@ -113,8 +115,13 @@ def read_config(folder: Path) -> PreTrainedConfig:
         raise BackboneError(f"{folder}/config.json cannot be used: {error}") from error
 
 
-def build_backbone(folder: Path) -> PreTrainedModel:
-    """The encoder that a fold's ``config.json`` describes, its weights to be loaded afterwards."""
+def build_backbone(folder: Path, *, attention: str = "auto") -> PreTrainedModel:
+    """The encoder that a fold's ``config.json`` describes, its weights to be loaded afterwards.
+
+    Args:
+        folder: of the fold.
+        attention: as for :func:`kernel_lib.model.attention.choose_attention`.
+    """
     config = read_config(folder)
     try:
         encoder = AutoModel.from_config(
@@ -122,7 +129,7 @@ def build_backbone(folder: Path) -> PreTrainedModel:
         )
     except Exception as error:  # of any class, as in load_backbone
         raise BackboneError(f"{folder}/config.json describes no encoder: {error}") from error
-    return _without_pooler(encoder)
+    return choose_attention(_without_pooler(encoder), attention)
 
 
 def fit_embeddings(backbone: Any, tokenizer: Any) -> None:

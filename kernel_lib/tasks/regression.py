@@ -157,7 +157,7 @@ class RegressionTask:
         go into finding it.
         """
         s = self.settings
-        encoder = load_backbone(backbone, dropout=s.dropout)
+        encoder = load_backbone(backbone, dropout=s.dropout, attention=s.attention)
         check_length(encoder, padded_length(s.max_length))
         fit_embeddings(encoder, tokenizer)
         reinitialise(encoder, s.reinit_layers)
@@ -170,9 +170,9 @@ class RegressionTask:
             model.head.bias.copy_(torch.from_numpy(means))
         return model
 
-    def empty_model(self, fold_folder: Path) -> PooledModel:
+    def empty_model(self, fold_folder: Path, *, attention: str = "auto") -> PooledModel:
         """The model that a fold's ``config.json`` describes, for its weights to be loaded into."""
-        return self._with_head(build_backbone(fold_folder))
+        return self._with_head(build_backbone(fold_folder, attention=attention))
 
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
         """The loss of a batch, a scalar."""
