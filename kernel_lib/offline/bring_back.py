@@ -18,7 +18,7 @@ import jupytext
 import nbformat
 
 from kernel_lib.errors import DataError
-from kernel_lib.offline.execute import NOTEBOOKS
+from kernel_lib.offline.upload.templates import NOTEBOOKS
 from kernel_lib.runtime.command import exit_status
 from kernel_lib.runtime.files import write_text
 

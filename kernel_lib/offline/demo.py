@@ -17,8 +17,9 @@ import pandas as pd
 
 from kernel_lib.config import OVERRIDES_VARIABLE
 from kernel_lib.errors import KernelLibError
-from kernel_lib.offline.execute import NOTEBOOKS, execute_notebook
+from kernel_lib.offline.execute import execute_notebook
 from kernel_lib.offline.material import TARGETS, write_backbone, write_competition
+from kernel_lib.offline.upload.templates import NOTEBOOKS
 from kernel_lib.runtime.clock import format_seconds
 from kernel_lib.runtime.command import exit_status
 from kernel_lib.runtime.files import read_json

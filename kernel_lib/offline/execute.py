@@ -19,9 +19,8 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
 from kernel_lib.errors import DataError, KernelLibError
+from kernel_lib.offline.upload.templates import NOTEBOOKS
 from kernel_lib.runtime.command import exit_status
-
-NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 
 # tqdm asks for widgets that only a browser could show.
 QUIET = "ignore:IProgress not found"
