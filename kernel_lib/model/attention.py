@@ -20,6 +20,8 @@ from transformers.models.deberta_v2.modeling_deberta_v2 import (
     make_log_bucket_position,
 )
 
+from kernel_lib.errors import SettingsError
+from kernel_lib.model import attention_triton
 from kernel_lib.model.disentangled import DisentangledAttention, distances
 
 
@@ -60,47 +62,104 @@ class FastSelfAttention(DisentangledSelfAttention):
         if torch.is_autocast_enabled(hidden_states.device.type):  # once, not once a projection
             hidden_states = hidden_states.to(torch.get_autocast_dtype(hidden_states.device.type))
         batch, seq_len, _ = hidden_states.shape
+        terms = 1 + ("c2p" in self.pos_att_type) + ("p2c" in self.pos_att_type)
         projections = (self.query_proj, self.key_proj, self.value_proj)
         query, key, value = (self._split(project(hidden_states)) for project in projections)
-        position_keys, position_queries = self._tables(rel_embeddings, seq_len)
-        terms = 1 + ("c2p" in self.pos_att_type) + ("p2c" in self.pos_att_type)
-        context = DisentangledAttention.apply(  # type: ignore[no-untyped-call]
+        context = self._attend(
             query,
             key,
             value,
-            position_keys,
-            position_queries,
+            *self._positions(rel_embeddings),
+            self._rows(seq_len, hidden_states.device),
             attention_mask.view(batch, seq_len).bool(),
             1 / math.sqrt(self.attention_head_size * terms),
-            self.dropout.p if self.training else 0.0,
         )
         return context.transpose(1, 2).flatten(2), None
 
-    def _tables(self, rel_embeddings: Tensor, seq_len: int) -> tuple[Tensor | None, Tensor | None]:
-        """Projected positions, a row for each distance: of keys and of queries."""
-        span = self.pos_ebd_size
-        embeddings = self.pos_dropout(rel_embeddings[: 2 * span])
-        bucket = distances(seq_len, embeddings.device)
+    def _attend(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        position_keys: Tensor | None,
+        position_queries: Tensor | None,
+        rows: Tensor,
+        mask: Tensor,
+        scale: float,
+    ) -> Tensor:
+        """The context, ``(batch, heads, seq_len, head_size)``.
+
+        Args:
+            query, key, value: ``(batch, heads, seq_len, head_size)``.
+            position_keys, position_queries: ``(heads, 2 * span, head_size)``; None: no such term.
+            rows: which of these belongs to each distance of a query from a key.
+            mask: ``(batch, seq_len)`` bool, True on tokens.
+            scale: of the scores.
+        """
+        context: Tensor = DisentangledAttention.apply(  # type: ignore[no-untyped-call]
+            query,
+            key,
+            value,
+            None if position_keys is None else position_keys.index_select(1, rows.flip(0)),
+            None if position_queries is None else position_queries.index_select(1, rows),
+            mask,
+            scale,
+            self._dropout,
+        )
+        return context
+
+    @property
+    def _dropout(self) -> float:
+        return self.dropout.p if self.training else 0.0
+
+    def _positions(self, rel_embeddings: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """The projected table of positions, ``(heads, 2 * span, head_size)``: of keys, queries."""
+        embeddings = self.pos_dropout(rel_embeddings[: 2 * self.pos_ebd_size])
+        keys = queries = None
+        if "c2p" in self.pos_att_type:
+            project = self.key_proj if self.share_att_key else self.pos_key_proj
+            keys = self._split(project(embeddings))
+        if "p2c" in self.pos_att_type:
+            project = self.query_proj if self.share_att_key else self.pos_query_proj
+            queries = self._split(project(embeddings))
+        return keys, queries
+
+    def _rows(self, seq_len: int, device: torch.device) -> Tensor:
+        """The table's row for each distance of a query from a key, ``1 - seq_len`` first."""
+        bucket = distances(seq_len, device)
         if self.position_buckets > 0:
             bucket = make_log_bucket_position(
                 bucket, self.position_buckets, self.max_relative_positions
             ).long()
-
-        def table(project: Any, sign: int) -> Tensor:
-            rows = (sign * bucket + span).clamp_(0, 2 * span - 1)
-            projected = project(embeddings).index_select(0, rows)
-            return projected.view(len(rows), self.num_attention_heads, -1).transpose(0, 1)
-
-        keys = queries = None
-        if "c2p" in self.pos_att_type:
-            keys = table(self.key_proj if self.share_att_key else self.pos_key_proj, -1)
-        if "p2c" in self.pos_att_type:
-            queries = table(self.query_proj if self.share_att_key else self.pos_query_proj, 1)
-        return keys, queries
+        span = self.pos_ebd_size
+        return (bucket + span).clamp_(0, 2 * span - 1)
 
     def _split(self, states: Tensor) -> Tensor:
-        """``(batch, seq_len, hidden)`` as ``(batch, heads, seq_len, head_size)``."""
-        return states.unflatten(-1, (self.num_attention_heads, -1)).transpose(1, 2)
+        """``(..., seq_len, hidden)`` as ``(..., heads, seq_len, head_size)``."""
+        return states.unflatten(-1, (self.num_attention_heads, -1)).transpose(-3, -2)
+
+
+class TritonSelfAttention(FastSelfAttention):
+    """As :class:`FastSelfAttention`, by a kernel that keeps no scores; without dropout only."""
+
+    def _attend(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        position_keys: Tensor | None,
+        position_queries: Tensor | None,
+        rows: Tensor,
+        mask: Tensor,
+        scale: float,
+    ) -> Tensor:
+        positions = position_keys, position_queries
+        if self._dropout:
+            return super()._attend(query, key, value, *positions, rows, mask, scale)
+        index = rows.int()
+        return attention_triton.disentangled_attention(
+            query, key, value, *positions, index, index, mask, scale=scale
+        )
 
 
 class FastEncoder(DebertaV2Encoder):
@@ -163,12 +222,9 @@ class FastModel(DebertaV2Model):
         return super().forward(*arguments, **named)
 
 
-_FAST: dict[type, type] = {
-    DisentangledSelfAttention: FastSelfAttention,
-    DebertaV2Encoder: FastEncoder,
-    DebertaV2Model: FastModel,
-}
-_STOCK = {fast: stock for stock, fast in _FAST.items()}
+_STOCK = (DisentangledSelfAttention, DebertaV2Encoder, DebertaV2Model)
+_FAST = (FastSelfAttention, FastEncoder, FastModel)
+_TRITON = (TritonSelfAttention, FastEncoder, FastModel)
 
 
 def choose_attention(backbone: PreTrainedModel, wanted: str) -> PreTrainedModel:
@@ -179,9 +235,20 @@ def choose_attention(backbone: PreTrainedModel, wanted: str) -> PreTrainedModel:
 
     Args:
         backbone: any encoder, changed in place.
-        wanted: ``auto``, ``fast`` or ``stock``.
+        wanted: ``auto``, ``fast``, ``triton`` or ``stock``.
+
+    Raises:
+        SettingsError: ``triton`` cannot run here.
     """
-    if wanted == "fast" or (wanted == "auto" and not torch.cuda.is_available()):
+    has_gpu = torch.cuda.is_available()
+    if wanted == "triton":
+        if not (has_gpu and attention_triton.is_available(torch.device("cuda"))):
+            raise SettingsError(
+                'attention="triton" needs a GPU of compute capability 8.0 or more, which Kaggle\'s '
+                'T4 is not, and the package triton. Set attention="fast".'
+            )
+        _swap(backbone, _TRITON)
+    elif wanted == "fast" or (wanted == "auto" and not has_gpu):
         use_fast_attention(backbone)
     else:
         use_stock_attention(backbone)
@@ -190,10 +257,7 @@ def choose_attention(backbone: PreTrainedModel, wanted: str) -> PreTrainedModel:
 
 def use_fast_attention(backbone: PreTrainedModel) -> bool:
     """Switches the encoder to the fast attention; False, and no change, for other families."""
-    if not isinstance(backbone, DebertaV2Model) or not backbone.encoder.relative_attention:
-        return False
-    _swap(backbone, _FAST)
-    return True
+    return _swap(backbone, _FAST)
 
 
 def use_stock_attention(backbone: PreTrainedModel) -> None:
@@ -201,7 +265,12 @@ def use_stock_attention(backbone: PreTrainedModel) -> None:
     _swap(backbone, _STOCK)
 
 
-def _swap(backbone: PreTrainedModel, classes: dict[type, type]) -> None:
+def _swap(backbone: PreTrainedModel, classes: tuple[type, ...]) -> bool:
+    """Gives the modules other classes; False where the encoder is none of theirs."""
+    if not isinstance(backbone, DebertaV2Model) or not backbone.encoder.relative_attention:
+        return False
     for module in backbone.modules():
-        if type(module) in classes:
-            module.__class__ = classes[type(module)]
+        for kinds in zip(_STOCK, _FAST, _TRITON, classes, strict=True):
+            if type(module) in kinds:
+                module.__class__ = kinds[-1]
+    return True

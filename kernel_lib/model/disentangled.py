@@ -99,9 +99,8 @@ class DisentangledAttention(torch.autograd.Function):
         with torch.autocast(query.device.type, enabled=False):
             for texts in _slices(len(query), at_once):
                 scores = tables.scores(query[texts], key[texts])
-                if key_mask is not None and not (at_once == 1 and key_mask[texts].all()):
-                    hidden = ~key_mask[texts, None, None, :]
-                    scores.masked_fill_(hidden, torch.finfo(scores.dtype).min)
+                if key_mask is not None:
+                    _hide(scores, ~key_mask[texts, None, None, :])
                 weights = torch.softmax(scores, -1)
                 kept.append(weights)
                 if dropout:
@@ -216,6 +215,12 @@ def _sizes(query: Tensor) -> tuple[int, int]:
     if query.device.type == "cpu":
         return 1, CPU_BLOCK
     return len(query), query.shape[2]
+
+
+def _hide(scores: Tensor, hidden: Tensor) -> None:
+    """Gives hidden keys the lowest score; most texts have none, and a CPU can ask at no cost."""
+    if hidden.device.type != "cpu" or hidden.any():
+        scores.masked_fill_(hidden, torch.finfo(scores.dtype).min)
 
 
 def _slices(count: int, size: int) -> list[slice]:
