@@ -60,7 +60,7 @@ from kernel_lib.config import InferenceSettings
 
 settings = InferenceSettings(
     runs=(),  # run folders; empty: all that are attached
-    batch_size=16,
+    eval_batch_tokens=8192,  # rows of a batch times its width; halved where memory is too small
     time_budget_seconds=8.5 * 3600,  # Kaggle's limit less half an hour
 ).overridden()  # by the environment variable KERNEL_LIB_SETTINGS, if it is set
 

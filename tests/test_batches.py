@@ -1,6 +1,8 @@
-"""Batches: every row once, little padding, orders that repeat."""
+"""Batches: padded under a mask, moved as a whole, made ahead for a GPU and only for a GPU."""
 
 from __future__ import annotations
+
+import threading
 
 import numpy as np
 import pytest
@@ -10,93 +12,16 @@ from kernel_lib.text.batches import (
     Batch,
     Example,
     collate,
+    collate_to,
     encode_texts,
-    inference_batches,
-    training_batches,
+    prefetched,
 )
 
-
-def lengths_like_essays(rows: int) -> np.ndarray:
-    random = np.random.default_rng(0)
-    return np.clip(random.lognormal(6.05, 0.45, size=rows), 30, 1500).astype(int)
-
-
-def waste(batches: list[np.ndarray], lengths: np.ndarray) -> float:
-    """Padded positions and tokens together, for each token."""
-    return sum(lengths[b].max() * len(b) for b in batches) / lengths.sum()
-
-
-@pytest.mark.parametrize("rows", [1, 7, 8, 9, 400, 401, 1003])
-@pytest.mark.parametrize("batch_size", [1, 8])
-def test_every_row_comes_exactly_once_and_the_last_partial_batch_is_kept(rows, batch_size) -> None:
-    lengths = lengths_like_essays(rows)
-    for batches in (
-        training_batches(lengths, batch_size=batch_size, seed=(1, 2, 3)),
-        inference_batches(lengths, batch_size=batch_size),
-    ):
-        assert sorted(np.concatenate(batches)) == list(range(rows))
-        assert len(batches) == -(-rows // batch_size)
-        assert max(map(len, batches)) <= batch_size
-
-
-def test_no_rows_make_no_batches() -> None:
-    assert training_batches([], batch_size=8, seed=(0,)) == []
-    assert inference_batches([], batch_size=8) == []
-
-
-def test_batches_are_of_like_length() -> None:
-    lengths = lengths_like_essays(1600)
-    order = np.random.default_rng(0).permutation(1600)
-    random = [order[at : at + 8] for at in range(0, 1600, 8)]
-    assert waste(random, lengths) > 1.3
-    assert waste(training_batches(lengths, batch_size=8, seed=(0, 0, 0)), lengths) < 1.05
-    assert waste(inference_batches(lengths, batch_size=8), lengths) < 1.05
-
-
-def test_the_order_is_fixed_by_the_seed_and_new_in_every_epoch_and_fold() -> None:
-    lengths = lengths_like_essays(200)
-
-    def order(*seed: int) -> list[int]:
-        return np.concatenate(training_batches(lengths, batch_size=8, seed=seed)).tolist()
-
-    assert order(42, 0, 0) == order(42, 0, 0)
-    seeds = [(42, 0, 0), (42, 0, 1), (42, 0, 2), (42, 1, 0), (43, 0, 0)]
-    assert len({tuple(order(*seed)) for seed in seeds}) == len(seeds)
-
-
-def test_batches_hold_other_rows_together_in_every_epoch() -> None:
-    """With one global sort the same neighbours would meet in every epoch."""
-    lengths = lengths_like_essays(1600)
-    epochs = [
-        {frozenset(b.tolist()) for b in training_batches(lengths, batch_size=8, seed=(0, epoch))}
-        for epoch in range(2)
-    ]
-    assert len(epochs[0] & epochs[1]) < 0.02 * len(epochs[0])
-
-
-def test_training_does_not_go_from_short_to_long() -> None:
-    lengths = lengths_like_essays(1600)
-    means = [lengths[b].mean() for b in training_batches(lengths, batch_size=8, seed=(0,))]
-    assert abs(np.corrcoef(means, np.arange(len(means)))[0, 1]) < 0.2
-
-
-def test_inference_begins_with_the_longest() -> None:
-    lengths = lengths_like_essays(100)
-    batches = inference_batches(lengths, batch_size=8)
-    assert lengths[batches[0]].min() >= lengths[batches[1]].max()
-    assert lengths[np.concatenate(batches)].tolist() == sorted(lengths, reverse=True)
-
-
-def test_global_random_states_are_not_touched() -> None:
-    np.random.seed(3)
-    expected = np.random.random()
-    np.random.seed(3)
-    training_batches([5] * 20, batch_size=4, seed=(0,))
-    assert np.random.random() == expected
+NEEDS_A_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 
 def example(length: int, target=None) -> Example:
-    return Example("id", np.arange(1, length + 1, dtype=np.int64), target)
+    return Example("id", np.arange(1, length + 1, dtype=np.int32), target)
 
 
 @pytest.mark.parametrize(
@@ -136,5 +61,108 @@ def test_texts_are_encoded_in_order_over_many_chunks(material) -> None:
     tokenizer = build_tokenizer(material.backbone, keep_newlines=True)
     texts = [f"essay {number}" for number in range(600)]
     encoded = encode_texts(tokenizer, texts, max_length=32)
-    assert all(row.dtype == np.int64 for row in encoded)
+    assert all(row.dtype == np.int32 for row in encoded)  # half the memory; a vocabulary fits
     assert [row.tolist() for row in encoded] == [tokenizer(text)["input_ids"] for text in texts]
+
+
+def tensors(batch: Batch) -> list[torch.Tensor]:
+    assert batch.targets is not None
+    return [batch.input_ids, batch.attention_mask, batch.targets]
+
+
+def some_examples(rows: int) -> list[Example]:
+    random = np.random.default_rng(0)
+    lengths = random.integers(1, 60, rows)
+    return [example(int(n), random.normal(size=2).astype(np.float32)) for n in lengths]
+
+
+SOME_BATCHES = [np.array([4, 0]), np.array([3, 1, 2]), np.array([5])]
+
+
+def test_prefetched_batches_are_those_that_collate_makes_in_order() -> None:
+    examples = some_examples(6)
+    found = list(prefetched(SOME_BATCHES, examples, 7, torch.device("cpu")))
+    assert len(found) == len(SOME_BATCHES)
+    for rows, batch in zip(SOME_BATCHES, found, strict=True):
+        expected = collate([examples[row] for row in rows], 7)
+        for a, b in zip(tensors(batch), tensors(expected), strict=True):
+            assert torch.equal(a, b)
+
+
+def test_on_a_cpu_nothing_is_made_before_it_is_asked_for_and_in_no_other_thread() -> None:
+    class Watched(list):
+        def __getitem__(self, row):
+            taken.append((int(row), threading.current_thread()))
+            return super().__getitem__(row)
+
+    taken: list = []
+    batches = prefetched(SOME_BATCHES, Watched(some_examples(6)), 7, torch.device("cpu"))
+    threads = threading.active_count()
+    next(batches)
+    assert [row for row, _ in taken] == [4, 0]
+    assert {thread for _, thread in taken} == {threading.current_thread()}
+    assert threading.active_count() == threads
+
+
+def test_for_a_gpu_the_next_batch_is_made_in_a_thread_while_one_is_used(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Without one: only the memory is not pinned."""
+    made: list[tuple[int, threading.Thread]] = []
+
+    def noting(examples, pad_id, device):
+        made.append((len(examples), threading.current_thread()))
+        return collate(examples, pad_id)
+
+    monkeypatch.setattr("kernel_lib.text.batches._collate_for", noting)
+    threads = threading.active_count()
+    batches = prefetched(SOME_BATCHES, some_examples(6), 7, torch.device("cuda", 0))
+    found = [next(batches)]
+    for _ in range(500):
+        if len(made) == 2:
+            break
+        threading.Event().wait(0.01)
+    assert [rows for rows, _ in made] == [2, 3]  # one ahead, and no more
+    assert threading.current_thread() not in {thread for _, thread in made}
+    found += batches
+    assert [len(batch) for batch in found] == [2, 3, 1]
+    assert threading.active_count() == threads
+
+
+def test_a_prefetch_that_is_given_up_leaves_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kernel_lib.text.batches._collate_for", lambda some, pad, _: len(some))
+    threads = threading.active_count()
+    batches = prefetched(SOME_BATCHES, some_examples(6), 7, torch.device("cuda", 0))
+    next(batches)
+    batches.close()
+    assert threading.active_count() == threads
+
+
+def test_an_error_while_a_batch_is_made_ahead_reaches_the_caller(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def failing(examples, pad_id, device):
+        raise MemoryError("no room")
+
+    monkeypatch.setattr("kernel_lib.text.batches._collate_for", failing)
+    with pytest.raises(MemoryError, match="no room"):
+        next(prefetched(SOME_BATCHES, some_examples(6), 7, torch.device("cuda", 0)))
+
+
+def test_collate_to_a_cpu_is_collate() -> None:
+    examples = some_examples(4)
+    found = collate_to(examples, 7, torch.device("cpu"))
+    for a, b in zip(tensors(found), tensors(collate(examples, 7)), strict=True):
+        assert torch.equal(a, b) and not a.is_pinned()
+
+
+@NEEDS_A_GPU
+def test_a_gpu_gets_its_batches_from_pinned_memory() -> None:
+    device, examples = torch.device("cuda", 0), some_examples(6)
+    for rows, batch in zip(
+        SOME_BATCHES, prefetched(SOME_BATCHES, examples, 7, device), strict=True
+    ):
+        assert all(tensor.is_pinned() for tensor in tensors(batch))
+        expected = collate([examples[row] for row in rows], 7)
+        for a, b in zip(tensors(batch.to(device)), tensors(expected), strict=True):
+            assert a.device == device and torch.equal(a.cpu(), b)

@@ -187,10 +187,12 @@ def test_debug_is_the_same_after_a_trip_through_json() -> None:
         {"data_dir": "/data"},
         {"backbone": "/other/path"},
         {"resume_from": "old"},
+        {"resume_from": ("old", "older")},
+        {"devices": 2},
         {"time_budget_seconds": 60.0},
         {"checkpoint_seconds": 5.0},
         {"folds": (1,)},
-        {"eval_batch_size": 64},
+        {"eval_batch_tokens": 64},
         {"wandb": True},
     ],
 )
@@ -221,11 +223,20 @@ def test_what_changes_the_computation_changes_the_digest(what) -> None:
     )
 
 
+def test_a_run_of_an_earlier_release_is_read_without_what_is_no_setting_any_more() -> None:
+    values = {**TrainingSettings(epochs=3).to_dict(), "eval_batch_size": 16}
+    del values["batch_tokens"], values["eval_batch_tokens"]  # it did not have them
+    assert TrainingSettings.from_dict(values) == TrainingSettings(epochs=3)
+    with pytest.raises(SettingsError, match="unknown setting 'eval_batch_size'"):
+        TrainingSettings(eval_batch_size=16)
+
+
 def test_inference_settings_hold_only_what_a_run_does_not_tell() -> None:
     names = {field.name for field in dataclasses.fields(InferenceSettings)}
     assert names == {
         *("runs", "data_dir", "submission"),
-        *("batch_size", "precision", "time_budget_seconds"),
+        *("eval_batch_tokens", "precision", "time_budget_seconds"),
+        *("attention", "devices"),
     }
     assert InferenceSettings(runs=["a", "b"]).runs == ("a", "b")
 
@@ -239,3 +250,19 @@ def test_a_debug_cell_overridden_to_a_full_run_is_full(monkeypatch) -> None:
     full = TrainingSettings(debug=True, n_folds=5, epochs=3, folds=(4,)).overridden()
     assert (full.n_folds, full.epochs, full.folds, full.max_rows) == (5, 3, (4,), 0)
     assert full.run_folder.name == "run"
+
+
+@pytest.mark.parametrize(
+    ("given", "folders"),
+    [("", ()), ("old", ("old",)), ((), ()), (["old", "older"], ("old", "older"))],
+)
+def test_one_run_to_go_on_from_needs_no_list(given, folders) -> None:
+    settings = TrainingSettings(resume_from=given)
+    assert settings.resume_from == folders
+    assert TrainingSettings.from_dict(json.loads(json.dumps(settings.to_dict()))) == settings
+    assert settings.replace(seed=1).resume_from == folders
+
+
+def test_a_run_to_go_on_from_is_a_path() -> None:
+    with pytest.raises(SettingsError, match="resume_from=3 is int"):
+        TrainingSettings(resume_from=3)

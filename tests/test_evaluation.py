@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from kernel_lib.errors import TrainingError
+from kernel_lib.model.heads import PooledModel
 
 
 def test_evaluations_split_the_epoch_evenly(make_case) -> None:
@@ -15,6 +16,50 @@ def test_evaluations_split_the_epoch_evenly(make_case) -> None:
     epochs = [record["epoch"] for record in result.history]
     assert epochs == pytest.approx([0.5, 1.0, 1.5, 2.0], abs=0.06)
     assert epochs[1] == 1.0 and epochs[3] == 2.0
+
+
+def test_an_evaluation_is_guessed_to_take_a_share_of_training(make_case) -> None:
+    """A row needs one pass forward, where training it needs about two, or four with FGM."""
+    for epsilon, passes in ((0.0, 2), (0.2, 4)):
+        for way in ({"batch_size": 5}, {"batch_tokens": 200}):
+            evaluator = make_case(fgm_epsilon=epsilon, **way).trainer().evaluator
+            rows = len(evaluator.valid)
+            expected = rows / evaluator.order.mean_rows / passes
+            assert evaluator.cost_in_batches() == pytest.approx(expected)
+            if "batch_size" in way:
+                assert expected == pytest.approx(rows / 5 / passes, rel=0.1)
+
+
+@pytest.fixture
+def little_memory(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Predicting, memory is full above 100 tokens. Gives a list of the tokens that were tried."""
+    seen: list[int] = []
+    forward = PooledModel.forward
+
+    def limited(model, input_ids, attention_mask):
+        if not model.training:
+            seen.append(input_ids.numel())
+            if input_ids.numel() > 100:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB")
+        return forward(model, input_ids, attention_mask)
+
+    monkeypatch.setattr(PooledModel, "forward", limited)
+    return seen
+
+
+def test_what_memory_holds_is_found_out_once_for_all_evaluations_and_folds(
+    make_case, little_memory, capsys
+) -> None:
+    case = make_case(epochs=2, fgm_epsilon=0, eval_batch_tokens=400)
+    assert case.cross_validate().finished_folds() == [0, 1]
+    lines = [line for line in capsys.readouterr().out.splitlines() if "memory is full" in line]
+    assert [line.split(" with ")[2] for line in lines] == [
+        "192 tokens at a time",
+        "128 tokens at a time",
+        "64 tokens at a time",
+    ]
+    first_fit = next(at for at, tokens in enumerate(little_memory) if tokens <= 100)
+    assert max(little_memory[first_fit:]) <= 100 and len(little_memory) > 4 * 20
 
 
 @pytest.mark.parametrize("keep", ["last", "best"])

@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 
 from kernel_lib.runtime.clock import Clock
-from kernel_lib.training.forecast import GO_ON, KNOWN_AFTER_UPDATES, Pace, about, projection
+from kernel_lib.training.forecast import (
+    GO_ON,
+    KNOWN_AFTER_UPDATES,
+    Pace,
+    about,
+    projection,
+    reason_not_to_begin,
+)
 from kernel_lib.training.state import Progress
 
 MINUTE, HOUR = 60, 3600
@@ -87,9 +94,54 @@ def test_the_projection_of_the_last_fold_speaks_of_it_alone() -> None:
     assert found == "fold 3 takes about 1 min 30 s more; the budget has 1 h 00 min left"
 
 
+class NothingFinished:
+    """A run with a fold that was only begun."""
+
+    def finished_folds(self) -> list[int]:
+        return []
+
+
+@pytest.mark.parametrize(("left", "begun"), [(29.0, False), (31.0, True)])
+def test_what_is_done_of_a_fold_is_counted_in_batches_of_unlike_epochs(left, begun: bool) -> None:
+    """2 + 4 + 1 of 2 + 4 + 4 batches took 70 s: the last 3 take 30 s."""
+    saved = Progress(epoch=2, batch=1, seconds=70.0)
+    reason = reason_not_to_begin(
+        NothingFinished(),
+        saved,
+        batches=(2, 4, 4),
+        longest_seconds=0.0,
+        clock=Clock(100.0, now=iter([0.0, *[100.0 - left] * 9]).__next__),
+    )
+    assert (reason == "") == begun
+    assert begun or "the rest of it takes about 30 s and 29 s are left" in reason
+
+
 @pytest.mark.parametrize(
     ("seconds", "expected"),
     [(4.4, "4 s"), (119, "1 min 59 s"), (131, "2 min"), (2475, "41 min"), (9130, "2 h 32 min")],
 )
 def test_times_to_plan_with_are_rounded(seconds: float, expected: str) -> None:
     assert about(seconds) == expected
+
+
+@pytest.mark.parametrize(
+    ("folds", "left", "expected"),
+    [
+        (4, 500, "fold 0 takes about 38 min more, all 4 folds 1 h 16 min; the budget has 8 h 20 m"),
+        (5, 500, "all 5 folds 1 h 54 min"),
+        (1, 500, "fold 0 takes about 38 min more; the budget"),
+        (4, 70, "TOO SHORT: fold 0 takes about 38 min more, all 4 folds 1 h 16 min; the budget h"),
+        (4, 70, "2 of 4 folds will be finished"),
+        (5, 80, "4 of 5 folds will be finished"),
+        (3, 20, "Fold 0 will be stopped and saved before its end"),
+    ],
+)
+def test_two_folds_at_a_time_take_half_as_long(folds: int, left: int, expected: str) -> None:
+    line = projection(
+        0,
+        fold_seconds=38 * MINUTE,
+        left_seconds=38 * MINUTE,
+        folds=folds,
+        clock=Clock(left * MINUTE, shared_by=2, now=lambda: 0.0),
+    )
+    assert expected in line

@@ -11,8 +11,7 @@ import torch
 
 from kernel_lib.errors import ArtifactError, TrainingError
 from kernel_lib.runtime.clock import Clock
-from kernel_lib.text.batches import training_batches
-from kernel_lib.training import loop
+from kernel_lib.text import order
 from kernel_lib.training.forecast import KNOWN_AFTER_UPDATES
 from kernel_lib.training.task import Machine
 from kernel_lib.training.update import PROBE_EVERY_UPDATES
@@ -37,22 +36,107 @@ def test_the_loop_trains_on_batches_of_like_length(make_case) -> None:
     assert sum(spread) <= sum(ends[at : at + 4].max() - ends[at] for at in range(0, len(ends), 4))
 
 
+@pytest.mark.parametrize("batch_tokens", [0, 200])
 def test_the_order_of_the_rows_follows_seed_fold_and_epoch(
-    make_case, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    make_case, tmp_path: Path, batch_tokens: int
 ) -> None:
-    seeds: list[tuple[int, ...]] = []
-
-    def noting(lengths, *, batch_size, seed):
-        seeds.append(tuple(seed))
-        return training_batches(lengths, batch_size=batch_size, seed=seed)
-
-    monkeypatch.setattr(loop, "training_batches", noting)
+    seen = set()
     for seed, fold in ((42, 0), (42, 1), (43, 0)):
-        trainer = make_case(seed=seed, output_dir=str(tmp_path / str(seed))).trainer(fold)
-        for epoch in (0, 1, 0):
-            trainer._accumulation_groups(epoch)
-        assert seeds[-3] == seeds[-1]
-    assert len(set(seeds)) == 6
+        changes = {"seed": seed, "epochs": 2, "batch_tokens": batch_tokens}
+        trainer = make_case(**changes, output_dir=str(tmp_path / str(seed))).trainer(fold)
+        orders = [
+            tuple(int(row) for (batch,) in trainer._accumulation_groups(epoch) for row in batch)
+            for epoch in (0, 1, 0)
+        ]
+        assert orders[0] == orders[2]
+        seen.update(orders)
+    assert len(seen) == 6
+
+
+@pytest.fixture
+def make_uneven(make_case, monkeypatch: pytest.MonkeyPatch):
+    """Makes a case of many lengths, in small buckets: epochs cut by tokens have unlike counts."""
+    monkeypatch.setattr(order, "BUCKET_BATCHES", 3)
+
+    def make(**changes):
+        case = make_case(**changes)
+        case.examples[:] = [
+            dataclasses.replace(example, input_ids=example.input_ids[: 4 + 7 * (number % 9)])
+            for number, example in enumerate(case.examples)
+        ]
+        return case
+
+    return make
+
+
+BY_TOKENS = {"batch_tokens": 100, "evals_per_epoch": 2, "fgm_epsilon": 0.0, "seed": 1}
+
+
+def test_batches_cut_by_tokens_are_counted_right_everywhere(make_uneven) -> None:
+    trainer = make_uneven(**BY_TOKENS, epochs=4, gradient_accumulation_steps=2).trainer()
+    counts = trainer.order.counts
+    assert len(set(counts)) > 1  # or this test tells nothing
+    taken: list[int] = []
+    bar_total = trainer.pace.batches
+    update = trainer.updater.update
+
+    def noting(group, *others):
+        assert trainer.state.progress.batches_done(counts) == sum(taken)
+        taken.append(len(group))
+        assert all(len(b) == 1 or padded(trainer, b) <= 100 for b in group)
+        return update(group, *others)
+
+    trainer.updater.update = noting
+    result = trainer.train()
+    assert sum(taken) == sum(counts) == bar_total
+    assert len(taken) == sum(-(-count // 2) for count in counts) == trainer.state.progress.updates
+    assert trainer.state.schedule.last_epoch == len(taken)
+    assert all(group["lr"] == pytest.approx(0, abs=1e-9) for group in trainer.groups)
+    epochs = [record["epoch"] for record in result.history]
+    assert epochs[1::2] == [1.0, 2.0, 3.0, 4.0]
+    assert epochs[::2] == pytest.approx([0.5, 1.5, 2.5, 3.5], abs=2 / min(counts))
+
+
+def padded(trainer, batch) -> int:
+    return len(batch) * max(
+        -(-len(trainer.train_examples[row].input_ids) // 8) * 8 for row in batch
+    )
+
+
+def test_batches_cut_by_tokens_also_go_on_where_they_stopped(make_uneven, tmp_path: Path) -> None:
+    changes = {**BY_TOKENS, "epochs": 3, "dropout": 0.2, "fgm_epsilon": 0.2}
+    unbroken = make_uneven(**changes, output_dir=str(tmp_path / "a")).trainer()
+    expected = unbroken.train()
+    assert len(set(unbroken.order.counts)) > 1
+    case = make_uneven(**changes, output_dir=str(tmp_path / "b"))
+    result, sessions = None, 0
+    while result is None and sessions < 20:
+        resumed = SlowTime().slow_down(case.trainer(), 20.0)
+        result, sessions = resumed.train(), sessions + 1
+    assert 2 < sessions < 20
+    for name, value in unbroken.model.state_dict().items():
+        assert torch.equal(value, resumed.model.state_dict()[name]), name
+    assert result.oof.equals(expected.oof)
+
+
+def test_each_update_knows_what_comes_next(make_case) -> None:
+    trainer = make_case(batch_size=4, epochs=2).trainer()
+    seen = []
+    update = trainer.updater.update
+
+    def noting(group, fgm, following):
+        seen.append((group, following))
+        return update(group, fgm, following)
+
+    trainer.updater.update = noting
+    trainer.train()
+    count = trainer.order.counts[0]
+    assert len(seen) == 2 * count
+    for number, (_, following) in enumerate(seen):
+        if (number + 1) % count:  # between epochs there is an evaluation
+            assert following is seen[number + 1][0]
+        else:
+            assert len(following) == 0
 
 
 def test_one_scaler_serves_the_whole_fold(make_case) -> None:
@@ -70,7 +154,7 @@ def test_a_full_gpu_is_said_with_the_cure(make_case) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     trainer.task._loss = full
-    with pytest.raises(TrainingError, match=r"memory is full at batch_size=8.*checkpointing"):
+    with pytest.raises(TrainingError, match=r"memory is full.* one text at a time.*checkpointing"):
         trainer.train()
 
 
@@ -143,7 +227,7 @@ A_BATCH = 2.0  # a pass for the clean loss, one for FGM's
 def test_sessions_of_any_length_end_in_time_and_together_equal_an_unbroken_one(
     make_case, tmp_path: Path, budget: float, keep: str
 ) -> None:
-    changes = {"epochs": 2, "evals_per_epoch": 2, "eval_batch_size": 11, "keep": keep}
+    changes = {"epochs": 2, "evals_per_epoch": 2, "eval_batch_tokens": 11 * 64, "keep": keep}
     unbroken = make_case(**changes, output_dir=str(tmp_path / "a")).trainer()
     expected = unbroken.train()
     case = make_case(**changes, output_dir=str(tmp_path / "b"))
@@ -170,7 +254,7 @@ def test_the_save_at_the_end_is_in_time_once_it_is_known_how_long_one_takes(make
 
 
 def test_no_evaluation_is_begun_that_would_end_too_late(make_case) -> None:
-    case = make_case(epochs=3, eval_batch_size=1, fgm_epsilon=0)
+    case = make_case(epochs=3, eval_batch_tokens=1, fgm_epsilon=0)
     whole = SlowTime()
     whole.slow_down(case.trainer(), 1e9).train()
     an_epoch = whole.passes[: len(whole.passes) // 3]
@@ -183,7 +267,7 @@ def test_no_evaluation_is_begun_that_would_end_too_late(make_case) -> None:
 
 
 def test_a_session_too_short_for_the_evaluation_that_is_due_says_so(make_case, capsys) -> None:
-    case = make_case(batch_size=32, eval_batch_size=1)
+    case = make_case(batch_size=32, eval_batch_tokens=1)
     assert SlowTime().slow_down(case.trainer(), 1.0).train() is None
     before = case.trainer().resume_path.read_bytes()
     again = SlowTime()
@@ -194,8 +278,9 @@ def test_a_session_too_short_for_the_evaluation_that_is_due_says_so(make_case, c
 
 
 def test_early_on_a_line_says_once_whether_the_budget_is_enough(make_case, capsys) -> None:
-    trainer = SlowTime().slow_down(make_case(batch_size=2, epochs=3).trainer(), 300.0)
-    batches, evaluation = 3 * trainer.batches_per_epoch, 2.0
+    case = make_case(batch_size=2, epochs=3)
+    trainer = SlowTime().slow_down(case.trainer(), 300.0)
+    batches, evaluation = sum(trainer.order.counts), 1.0
     assert len(trainer.train_examples) // 2 == PROBE_EVERY_UPDATES - 1 == KNOWN_AFTER_UPDATES - 1
     trainer.folds_to_finish = 3
     trainer.train()

@@ -5,11 +5,14 @@ from __future__ import annotations
 import itertools
 import re
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from kernel_lib.errors import TrainingError
+from kernel_lib.runtime.device import Precision
+from kernel_lib.training.loop import FoldTrainer
 from kernel_lib.training.optimizer import (
     check_partition,
     groups_table,
@@ -18,6 +21,7 @@ from kernel_lib.training.optimizer import (
     parameter_groups,
     schedule_factor,
 )
+from kernel_lib.training.task import Machine
 
 
 def rates_by_name(model: nn.Module, groups: list[dict]) -> dict[str, list[float]]:
@@ -142,6 +146,88 @@ def test_the_warm_up_is_the_settings_share_of_all_updates(make_case) -> None:
         schedule.step()
     assert rates[4] == pytest.approx(highest)
     assert rates[:5] == sorted(rates[:5]) and rates[4:] == sorted(rates[4:], reverse=True)
+
+
+def textbook_adamw(parameters, gradients, *, rate, decay, epsilon) -> list[torch.Tensor]:
+    """Algorithm 2 of the paper in float64, with PyTorch's coupling of rate and decay."""
+    values = [parameter.detach().double() for parameter in parameters]
+    first = [torch.zeros_like(value) for value in values]
+    second = [torch.zeros_like(value) for value in values]
+    for step, step_gradients in enumerate(gradients, 1):
+        for at, gradient in enumerate(g.double() for g in step_gradients):
+            first[at] = 0.9 * first[at] + 0.1 * gradient
+            second[at] = 0.999 * second[at] + 0.001 * gradient**2
+            slope = (second[at] / (1 - 0.999**step)).sqrt() + epsilon
+            values[at] = values[at] * (1 - rate * decay)
+            values[at] = values[at] - rate * first[at] / (1 - 0.9**step) / slope
+    return values
+
+
+def on_each_device() -> list[torch.device]:
+    gpus = [torch.device("cuda", 0)] if torch.cuda.is_available() else []
+    return [torch.device("cpu"), *gpus]
+
+
+@pytest.mark.parametrize("device", on_each_device(), ids=str)
+def test_the_fused_optimizer_computes_what_the_paper_says(make_case, device) -> None:
+    settings = make_case(adam_epsilon=1e-4).task.settings
+    parameters = [nn.Parameter(torch.randn(n, device=device)) for n in (1, 7, 64, 1003)]
+    gradients = [[torch.randn_like(p) for p in parameters] for _ in range(5)]
+    expected = textbook_adamw(parameters, gradients, rate=0.01, decay=0.3, epsilon=1e-4)
+    groups = [{"params": parameters, "lr": 0.01, "weight_decay": 0.3}]
+    optimizer = make_optimizer(groups, settings)
+    assert all(group["fused"] for group in optimizer.param_groups)
+    for step_gradients in gradients:
+        for parameter, gradient in zip(parameters, step_gradients, strict=True):
+            parameter.grad = gradient
+        optimizer.step()
+    for parameter, value in zip(parameters, expected, strict=True):
+        assert torch.allclose(parameter.double(), value, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("device", on_each_device(), ids=str)
+@pytest.mark.parametrize("precision", ["float32", "fp16"])
+def test_an_optimizer_that_goes_on_from_a_file_does_the_same_steps(
+    make_case, tmp_path, device, precision: str
+) -> None:
+    """Weights, moments and the count of steps travel; the loss scaler's too."""
+    case = make_case(fgm_epsilon=0.0)
+    batches = [[np.array([number, number + 1])] for number in range(6)]
+
+    def trainer():
+        made = case.trainer(precision=precision)
+        if device.type != "cpu":
+            machine = Machine(device, Precision(precision, "cuda"), made.machine.clock)
+            made = FoldTrainer(
+                made.task,
+                made.model,
+                run=made.run,
+                fold=0,
+                train=made.train_examples,
+                valid=made.evaluator.valid,
+                pad_id=made.updater.pad_id,
+                machine=machine,
+                tracker=made.evaluator.tracker,
+            )
+        return made
+
+    unbroken, first, resumed = trainer(), trainer(), trainer()
+    for each, part in ((unbroken, batches), (first, batches[:3])):
+        for group in part:
+            each.updater.update(group, None)
+    first.state.save(tmp_path / "state", "run")
+    resumed.state.load(tmp_path / "state", "run")
+    for group in batches[3:]:
+        resumed.updater.update(group, None)
+    assert unbroken.state.progress.updates == resumed.state.progress.updates == 6
+    for name, value in unbroken.model.state_dict().items():
+        found = resumed.model.state_dict()[name]
+        if device.type == "cpu":
+            assert torch.equal(value, found), name
+        else:
+            assert torch.allclose(value, found, atol=1e-5), name
+    steps = {float(state["step"]) for state in resumed.state.optimizer.state.values()}
+    assert steps == {6.0}
 
 
 def test_each_group_follows_the_schedule_from_its_own_rate(make_case) -> None:

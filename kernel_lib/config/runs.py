@@ -10,7 +10,9 @@ from kernel_lib.config.base import Settings, setting
 from kernel_lib.errors import SettingsError
 
 DEBUG_ROWS = 200
-ATTENTIONS = ("auto", "fast", "stock")
+EVAL_BATCH_TOKENS = 16 * 512
+RETIRED = ("eval_batch_size",)  # settings of earlier releases that changed no result
+ATTENTIONS = ("auto", "fast", "stock", "triton")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,14 +27,18 @@ class TrainingSettings(Settings):
     """Folder of the competition's files; empty: look under the inputs."""
     output_dir: str = setting("run", changes_result=False)
     """The run folder, relative to the working directory."""
-    resume_from: str = setting("", changes_result=False)
-    """A run folder of an earlier session to go on with; copied to ``output_dir`` first."""
+    resume_from: tuple[str, ...] = setting((), changes_result=False)
+    """Run folders of earlier sessions to go on from, copied to ``output_dir`` first; for a single
+    one its path is enough."""
 
     # how long and how much
     time_budget_seconds: float = setting(8.5 * 3600, above=0, changes_result=False)
     """Training stops, everything saved, when this is used up."""
     checkpoint_seconds: float = setting(900.0, above=0, changes_result=False)
     """Longest time between two saves of the state inside a fold."""
+    devices: int = setting(0, at_least=0, changes_result=False)
+    """How many GPUs at most train a fold each, at the same time; 0: all. Without a GPU: how many
+    processes share the CPU; 0: one."""
     debug: bool = setting(False)
     """A quick look: 200 rows, 2 folds, 1 epoch."""
     max_rows: int = setting(0, at_least=0)
@@ -64,7 +70,8 @@ class TrainingSettings(Settings):
     attention: str = setting("auto", choices=ATTENTIONS, changes_result=False)
     """How DeBERTa-v2 and v3 compute theirs: ``fast`` is exact and takes less time and memory,
     ``stock`` is that of transformers. ``auto`` is ``fast`` on a CPU, and ``stock`` on a GPU, where
-    it is not measured yet. Other families have one attention only."""
+    it is not measured yet; ``triton`` is a kernel for GPUs of compute capability 8.0 and up, which
+    has not run on one yet. Other families have one attention only."""
     gradient_checkpointing: bool = setting(False, changes_result=False)
     """A third more time for far less memory."""
     freeze_embeddings: bool | None = setting(None)
@@ -76,7 +83,12 @@ class TrainingSettings(Settings):
     # optimisation
     epochs: int = setting(5, at_least=1)
     batch_size: int = setting(8, at_least=1)
-    eval_batch_size: int = setting(16, at_least=1, changes_result=False)
+    """Rows a training batch."""
+    batch_tokens: int = setting(0, at_least=0)
+    """Instead of ``batch_size``: each training batch has as many rows of like length as fit into so
+    many tokens, padding included. In an epoch every row weighs the same. 0: ``batch_size``."""
+    eval_batch_tokens: int = setting(EVAL_BATCH_TOKENS, at_least=1, changes_result=False)
+    """Tokens a batch in evaluation, padding included; a longer text is a batch of its own."""
     gradient_accumulation_steps: int = setting(1, at_least=1)
     learning_rate: float = setting(5e-5, above=0)
     """Rate of the backbone's top layer."""
@@ -101,6 +113,9 @@ class TrainingSettings(Settings):
     """Log to Weights & Biases when a key can be had; off when offline."""
 
     def __post_init__(self) -> None:
+        if isinstance(self.resume_from, str):  # as in the records of earlier releases, too
+            folders = (self.resume_from,) if self.resume_from else ()
+            object.__setattr__(self, "resume_from", folders)
         super().__post_init__()
         asked = {name: getattr(self, name) for name in ("n_folds", "folds", "epochs", "max_rows")}
         object.__setattr__(self, "_asked", asked)
@@ -123,6 +138,12 @@ class TrainingSettings(Settings):
         if self.debug and changes.get("debug") is False:
             changes = {**vars(self)["_asked"], **changes}
         return super().replace(**changes)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """As :meth:`Settings.from_dict`; what an earlier release set without effect on results,
+        and this one has no use for, is passed over."""
+        return super().from_dict({k: v for k, v in values.items() if k not in RETIRED})
 
     @property
     def run_folder(self) -> Path:
@@ -147,7 +168,11 @@ class InferenceSettings(Settings):
     """The file to write, relative to the working directory."""
     time_budget_seconds: float = setting(8.5 * 3600, above=0)
     """What does not fit in it is left out; the file is there all the same."""
-    batch_size: int = setting(16, at_least=1)
+    eval_batch_tokens: int = setting(EVAL_BATCH_TOKENS, at_least=1)
+    """As in training. Halved by itself where memory does not hold so many."""
+    devices: int = setting(0, at_least=0)
+    """How many GPUs at most predict a fold each, at the same time; 0: all. Without a GPU: how many
+    processes share the CPU; 0: one."""
     attention: str = setting("auto", choices=ATTENTIONS)
     """As in training; the runs may have been trained with the other one."""
     precision: str = setting("auto", choices=("auto", "float32", "bf16", "fp16"))

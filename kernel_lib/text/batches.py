@@ -7,7 +7,8 @@ arithmetic that their tokens need; batches of like length cost 1.01 times.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +18,6 @@ from transformers import PreTrainedTokenizerBase
 
 from kernel_lib.runtime.progress import progress_bar
 
-BUCKET_BATCHES = 50  # training batches are sorted by length inside buckets of this many
 PAD_MULTIPLE = 8  # tensor cores want sequence lengths in eights
 ENCODE_CHUNK = 256
 
@@ -28,12 +28,12 @@ class Example:
 
     Attributes:
         id: the row's id.
-        input_ids: token ids with special tokens.
+        input_ids: token ids with special tokens; int32, as all rows of a competition are kept.
         target: what the loss compares with, float32; None at inference.
     """
 
     id: str
-    input_ids: NDArray[np.int64]
+    input_ids: NDArray[np.int32]
     target: NDArray[np.float32] | None = None
 
 
@@ -55,24 +55,34 @@ class Batch:
         return len(self.input_ids)
 
     def to(self, device: torch.device) -> Batch:
-        """The batch on a device."""
-        targets = None if self.targets is None else self.targets.to(device)
-        return Batch(self.input_ids.to(device), self.attention_mask.to(device), targets)
+        """The batch on a device. A GPU fetches pinned memory while the program goes on."""
+        later = device.type == "cuda"
+        targets = None if self.targets is None else self.targets.to(device, non_blocking=later)
+        return Batch(
+            self.input_ids.to(device, non_blocking=later),
+            self.attention_mask.to(device, non_blocking=later),
+            targets,
+        )
+
+    def pinned(self) -> Batch:
+        """The batch in memory that a GPU can read from while the program goes on."""
+        targets = None if self.targets is None else self.targets.pin_memory()
+        return Batch(self.input_ids.pin_memory(), self.attention_mask.pin_memory(), targets)
 
 
 def encode_texts(
     tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], *, max_length: int
-) -> list[NDArray[np.int64]]:
+) -> list[NDArray[np.int32]]:
     """Token ids of each text, special tokens included, cut at ``max_length``; shows progress.
 
     Line ends of all kinds become ``\\n`` first, so that a file's origin does not change the ids.
     """
-    encoded: list[NDArray[np.int64]] = []
+    encoded: list[NDArray[np.int32]] = []
     with progress_bar(len(texts), "tokenize", unit="text") as bar:
         for start in range(0, len(texts), ENCODE_CHUNK):
             chunk = [re.sub(r"\r\n?", "\n", text) for text in texts[start : start + ENCODE_CHUNK]]
             ids = tokenizer(chunk, truncation=True, max_length=max_length)["input_ids"]
-            encoded += [np.asarray(row, dtype=np.int64) for row in ids]
+            encoded += [np.asarray(row, dtype=np.int32) for row in ids]
             bar.update(len(chunk))
     return encoded
 
@@ -91,35 +101,53 @@ def collate(examples: Sequence[Example], pad_id: int) -> Batch:
     return Batch(input_ids, attention_mask, stacked)
 
 
+def collate_to(examples: Sequence[Example], pad_id: int, device: torch.device) -> Batch:
+    """:func:`collate`, onto a device."""
+    return _collate_for(examples, pad_id, device).to(device)
+
+
+def prefetched(
+    batches: Iterable[NDArray[np.int64]],
+    examples: Sequence[Example],
+    pad_id: int,
+    device: torch.device,
+) -> Iterator[Batch]:
+    """The batches in order, ready to be moved to a device.
+
+    For a GPU a thread of its own makes the next one, in pinned memory, while one is computed. On a
+    CPU, where it would take a core from the model, each is made when it is asked for.
+
+    Args:
+        batches: row numbers of each.
+        examples: what they number.
+        pad_id: the tokenizer's padding id.
+        device: where the batches will go.
+    """
+    if device.type != "cuda":
+        for rows in batches:
+            yield collate([examples[row] for row in rows], pad_id)
+        return
+    with ThreadPoolExecutor(1, "prefetch") as thread:
+        made: Future[Batch] | None = None
+        for rows in batches:
+            these = [examples[row] for row in rows]
+            next_one = thread.submit(_collate_for, these, pad_id, device)
+            if made is not None:
+                yield made.result()
+            made = next_one
+        if made is not None:
+            yield made.result()
+
+
+def _collate_for(examples: Sequence[Example], pad_id: int, device: torch.device) -> Batch:
+    """A batch in the machine's memory, pinned when it is for a GPU."""
+    batch = collate(examples, pad_id)
+    if device.type != "cuda":
+        return batch
+    with torch.cuda.device(device):  # or a new thread opens the first GPU for itself
+        return batch.pinned()
+
+
 def padded_length(length: int) -> int:
     """The width of a batch whose longest member has ``length`` tokens: the next multiple of 8."""
     return -(-length // PAD_MULTIPLE) * PAD_MULTIPLE
-
-
-def training_batches(
-    lengths: Sequence[int], *, batch_size: int, seed: Sequence[int]
-) -> list[NDArray[np.int64]]:
-    """Row numbers of each batch of one epoch: random, yet of like length; every row exactly once.
-
-    Rows are shuffled, cut into buckets of 50 batches, sorted inside a bucket, cut into batches,
-    and the batches are shuffled again.
-
-    Args:
-        lengths: tokens of each row.
-        batch_size: rows a batch; the last batch of an epoch may be smaller.
-        seed: numbers that fix the order, such as (seed, fold, epoch).
-    """
-    random = np.random.default_rng(list(seed))
-    order = random.permutation(len(lengths))
-    batches = []
-    for start in range(0, len(order), batch_size * BUCKET_BATCHES):
-        bucket = order[start : start + batch_size * BUCKET_BATCHES]
-        bucket = bucket[np.argsort(np.asarray(lengths)[bucket], kind="stable")]
-        batches += [bucket[at : at + batch_size] for at in range(0, len(bucket), batch_size)]
-    return [batches[index] for index in random.permutation(len(batches))]
-
-
-def inference_batches(lengths: Sequence[int], *, batch_size: int) -> list[NDArray[np.int64]]:
-    """Row numbers of each batch, longest rows first, so that a lack of memory shows at once."""
-    order = np.argsort(-np.asarray(lengths), kind="stable")
-    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]

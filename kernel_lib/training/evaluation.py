@@ -11,7 +11,8 @@ from torch import nn
 
 from kernel_lib.runtime.clock import Clock, format_seconds
 from kernel_lib.text.batches import Example
-from kernel_lib.training.prediction import predict
+from kernel_lib.text.order import TrainingOrder
+from kernel_lib.training.prediction import TimeIsUp, predict
 from kernel_lib.training.state import Progress, TrainingState
 from kernel_lib.training.task import FoldResult, Machine, Task
 from kernel_lib.training.tracking import Tracker
@@ -26,7 +27,7 @@ class Evaluator:
         valid: the examples to be scored on.
         pad_id: the tokenizer's padding id.
         machine: device and precision, the same as in training, and the clock.
-        batches_per_epoch: of training.
+        order: of the training batches.
         tracker: gets each evaluation's record.
     """
 
@@ -38,18 +39,17 @@ class Evaluator:
         valid: Sequence[Example],
         pad_id: int,
         machine: Machine,
-        batches_per_epoch: int,
+        order: TrainingOrder,
         tracker: Tracker,
     ) -> None:
         self.task, self.fold, self.valid, self.pad_id = task, fold, valid, pad_id
-        self.machine, self.batches_per_epoch, self.tracker = machine, batches_per_epoch, tracker
+        self.machine, self.order, self.tracker = machine, order, tracker
 
     def is_due(self, progress: Progress, new_batches: int) -> bool:
         """Whether the last batches crossed a point that splits the epoch into equal parts."""
         count, done = self.task.settings.evals_per_epoch, progress.batch
-        before, after = (
-            (done - back) * count // self.batches_per_epoch for back in (new_batches, 0)
-        )
+        batches = self.order.counts[progress.epoch]
+        before, after = ((done - back) * count // batches for back in (new_batches, 0))
         return after > before
 
     def cost_in_batches(self) -> float:
@@ -59,23 +59,39 @@ class Evaluator:
         """
         settings = self.task.settings
         passes = 2 if settings.fgm_epsilon == 0 else 4
-        return len(self.valid) / settings.batch_size / passes
+        return len(self.valid) / self.order.mean_rows / passes
 
     def predict(self, model: nn.Module, clock: Clock | None = None) -> NDArray[np.float32]:
         """The model's outputs for the validation rows, in their order.
 
+        Several processes take a share each, of like lengths, and all get the whole.
+
         Raises:
             TimeIsUp: the clock, if there is one, does not allow all of it.
         """
-        return predict(
-            model,
-            self.valid,
-            pad_id=self.pad_id,
-            batch_size=self.task.settings.eval_batch_size,
-            device=self.machine.device,
-            precision=self.machine.precision,
-            clock=clock,
-        )
+        world, late = self.machine.world, None
+        order = np.argsort([-len(example.input_ids) for example in self.valid], kind="stable")
+        mine = world.share(order)
+        try:
+            outputs = predict(
+                model,
+                # One without a row predicts another's: it has to know how wide a row is.
+                [self.valid[row] for row in (mine if len(mine) else order[:1])],
+                pad_id=self.pad_id,
+                batch_tokens=self.task.settings.eval_batch_tokens,
+                device=self.machine.device,
+                precision=self.machine.precision,
+                clock=clock,
+                limit=self.machine.limit,
+            )
+        except TimeIsUp as error:
+            late = error
+        if world.any(late is not None):
+            raise late or TimeIsUp(0.0)
+        ordered = world.gather_shares(outputs, len(order))
+        predictions = np.empty_like(ordered)
+        predictions[order] = ordered
+        return predictions
 
     def evaluate(self, state: TrainingState) -> str:
         """Scores the validation rows, records it in the state, and returns the line to print.
@@ -86,7 +102,7 @@ class Evaluator:
             TimeIsUp: the clock ends it before it is done; the state is as it was.
         """
         task, progress = self.task, state.progress
-        epoch = progress.epoch + progress.batch / self.batches_per_epoch
+        epoch = progress.epoch + progress.batch / self.order.counts[progress.epoch]
         predictions = self.predict(state.model, self.machine.clock)
         scores = task.scores(task.oof_frame(self.valid, predictions))
         score = scores[task.score_name]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from kernel_lib.artifacts import Run, read_manifest
@@ -97,9 +98,10 @@ def projection(
         fold_seconds: of a whole fold.
         left_seconds: of what is left of this one.
         folds: how many are still to be finished, this one included.
-        clock: the budget.
+        clock: the budget, and how many processes train a fold each at the same time.
     """
-    all_seconds = left_seconds + (folds - 1) * fold_seconds
+    side_by_side = min(folds, clock.shared_by)
+    all_seconds = left_seconds + (-(-folds // side_by_side) - 1) * fold_seconds
     takes = f"fold {fold} takes about {about(left_seconds)} more"
     if folds > 1:
         takes += f", all {folds} folds {about(all_seconds)}"
@@ -109,8 +111,8 @@ def projection(
     if left_seconds > budget:
         reached = f"fold {fold} will be stopped and saved before its end"
     else:
-        count = 1 + int((budget - left_seconds) // fold_seconds)
-        reached = f"{count} of {folds} folds will be finished"
+        rounds = 1 + int((budget - left_seconds) // fold_seconds)
+        reached = f"{min(folds, rounds * side_by_side)} of {folds} folds will be finished"
     return (
         f"THE TIME BUDGET IS TOO SHORT: {takes}; the budget has {about(budget)} left. "
         f"{reached[0].upper()}{reached[1:]}; then {GO_ON}"
@@ -121,8 +123,7 @@ def reason_not_to_begin(
     run: Run,
     saved: Progress | None,
     *,
-    batches_per_epoch: int,
-    epochs: int,
+    batches: Sequence[int],
     longest_seconds: float,
     clock: Clock,
 ) -> str:
@@ -134,14 +135,14 @@ def reason_not_to_begin(
     Args:
         run: its finished folds say what a fold takes.
         saved: where the fold stands, if it was begun before.
-        batches_per_epoch, epochs: how long the fold is.
+        batches: of each epoch of the fold.
         longest_seconds: of the folds finished in this session; 0: none was.
         clock: the budget.
     """
     finished = run.finished_folds()
     if not clock.allows(0):
         return "the time budget is used up" if finished or saved else ""
-    done = saved.batches_done(batches_per_epoch) / (batches_per_epoch * epochs) if saved else 0.0
+    done = saved.batches_done(batches) / sum(batches) if saved else 0.0
     whole = longest_seconds
     if not whole and finished:
         whole = max(float(read_manifest(run, fold)["seconds"]) for fold in finished)

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from kernel_lib.artifacts import Run
 from kernel_lib.errors import ArtifactError, TrainingError
 from kernel_lib.runtime.progress import progress_bar
-from kernel_lib.text.batches import Example, training_batches
+from kernel_lib.text.batches import Example
+from kernel_lib.text.order import training_order
 from kernel_lib.training.adversarial import FGM
 from kernel_lib.training.evaluation import Evaluator
 from kernel_lib.training.forecast import GO_ON, Pace, projection
@@ -24,7 +24,7 @@ from kernel_lib.training.prediction import TimeIsUp
 from kernel_lib.training.state import RESUME, Progress, TrainingState
 from kernel_lib.training.task import FoldResult, Machine, Task
 from kernel_lib.training.tracking import Tracker
-from kernel_lib.training.update import Updater
+from kernel_lib.training.update import Group, Updater
 
 
 class FoldTrainer:
@@ -63,24 +63,33 @@ class FoldTrainer:
         self.folds_to_finish = folds_to_finish
         self.model = model.to(machine.device)
         self.groups = parameter_groups(model, self.settings)
-        self.batches_per_epoch = -(-len(train) // self.settings.batch_size)
-        updates_per_epoch = -(-self.batches_per_epoch // self.settings.gradient_accumulation_steps)
+        self.order = training_order(train, self.settings, fold=fold)
+        accumulated = self.settings.gradient_accumulation_steps
+        by_tokens = self.settings.batch_tokens > 0
         optimizer = make_optimizer(self.groups, self.settings)
         self.state = TrainingState(
             model=model,
             optimizer=optimizer,
             schedule=make_schedule(
                 optimizer,
-                total_updates=updates_per_epoch * self.settings.epochs,
+                total_updates=sum(-(-count // accumulated) for count in self.order.counts),
                 settings=self.settings,
             ),
             scaler=torch.amp.GradScaler(
                 machine.device.type, enabled=machine.precision.needs_scaler
             ),
             progress=Progress(),
+            world=machine.world,
         )
+        self.state.begin_together((self.settings.seed, fold))
         self.updater = Updater(
-            task, self.state, fold=fold, train=train, pad_id=pad_id, machine=machine
+            task,
+            self.state,
+            fold=fold,
+            train=train,
+            pad_id=pad_id,
+            machine=machine,
+            rows_per_update=self.order.mean_rows * accumulated if by_tokens else None,
         )
         self.evaluator = Evaluator(
             task,
@@ -88,16 +97,17 @@ class FoldTrainer:
             valid=valid,
             pad_id=pad_id,
             machine=machine,
-            batches_per_epoch=self.batches_per_epoch,
+            order=self.order,
             tracker=tracker,
         )
         self.pace = Pace(
-            batches=self.batches_per_epoch * self.settings.epochs,
+            batches=sum(self.order.counts),
             evaluations=self.settings.evals_per_epoch * self.settings.epochs,
             evaluation_batches=self.evaluator.cost_in_batches(),
         )
         self.say: Callable[[str], object] = print
         self._last_save = self._last_tick = machine.clock.elapsed_seconds
+        self._saved = (0, 0)
 
     @property
     def resume_path(self) -> Path:
@@ -110,9 +120,9 @@ class FoldTrainer:
         Returns:
             The result; None when the clock ran out, with the state saved.
         """
-        if self.resume_path.is_file():
+        if self.machine.world.decide(self.resume_path.is_file()):
             self.state.load(self.resume_path, self.run.id)
-        done = self.state.progress.batches_done(self.batches_per_epoch)
+        done = self.state.progress.batches_done(self.order.counts)
         bar = progress_bar(self.pace.batches, f"fold {self.fold}", done=done)
         self.say = self.updater.say = bar.write
         fgm = self.updater.make_fgm()
@@ -125,9 +135,9 @@ class FoldTrainer:
             if not is_memory_full(error):
                 raise
             raise TrainingError(
-                f"fold {self.fold}: the memory is full at batch_size={self.settings.batch_size}, "
-                f"max_length={self.settings.max_length}, and smaller parts of a batch do not help. "
-                "Set gradient_checkpointing=True, or a lower max_length."
+                f"fold {self.fold}: the memory is full at max_length={self.settings.max_length} "
+                "even with one text at a time. Set gradient_checkpointing=True, or a lower "
+                "max_length."
             ) from error
         finally:
             bar.close()
@@ -143,10 +153,11 @@ class FoldTrainer:
         if progress.evaluation_due:  # the session before this one had no time left for it
             self._evaluate()
         for epoch in range(progress.epoch, self.settings.epochs):
-            for group in self._accumulation_groups(epoch):
+            groups = self._accumulation_groups(epoch)
+            for group, following in zip_longest(groups, groups[1:], fillvalue=()):
                 if self.pace.has_begun:  # a step at least: many short sessions get there too
                     self._check_clock(self.pace.update_seconds)
-                loss = self._update(group, fgm)
+                loss = self._update(group, fgm, following)
                 bar.update(len(group))
                 bar.set_postfix_str(self._postfix(loss), refresh=False)
                 if progress.evaluation_due:
@@ -155,22 +166,18 @@ class FoldTrainer:
                 self._tell_projection()
             progress.epoch, progress.batch = epoch + 1, 0
 
-    def _accumulation_groups(self, epoch: int) -> list[list[NDArray[np.int64]]]:
+    def _accumulation_groups(self, epoch: int) -> list[Group]:
         """What is left of an epoch: the batches of each optimizer update, the last ones too."""
-        batches = training_batches(
-            [len(example.input_ids) for example in self.train_examples],
-            batch_size=self.settings.batch_size,
-            seed=(self.settings.seed, self.fold, epoch),
-        )
+        batches = self.order.batches(epoch)
         size = self.settings.gradient_accumulation_steps
         starts = range(self.state.progress.batch, len(batches), size)
         return [batches[start : start + size] for start in starts]
 
-    def _update(self, group: list[NDArray[np.int64]], fgm: FGM | None) -> float:
+    def _update(self, group: Group, fgm: FGM | None, following: Group) -> float:
         """One optimizer update, timed and counted; returns its loss."""
         progress, clock = self.state.progress, self.machine.clock
         begun = clock.elapsed_seconds
-        loss = self.updater.update(group, fgm)
+        loss = self.updater.update(group, fgm, following)
         self.pace.count_update(len(group), clock.elapsed_seconds - begun)
         progress.batch += len(group)
         progress.evaluation_due = self.evaluator.is_due(progress, len(group))
@@ -189,7 +196,8 @@ class FoldTrainer:
 
     def _check_clock(self, seconds: float) -> None:
         """Raises TimeIsUp when so much, and a save after it, would end too late."""
-        if not self.machine.clock.allows(seconds + self.pace.save_seconds):
+        is_time = self.machine.clock.allows(seconds + self.pace.save_seconds)
+        if not self.machine.world.decide(is_time):
             raise TimeIsUp(seconds)
 
     def _tell_projection(self) -> None:
@@ -200,9 +208,7 @@ class FoldTrainer:
         line = projection(
             self.fold,
             fold_seconds=self.pace.fold_seconds,
-            left_seconds=self.pace.left_seconds(
-                progress, progress.batches_done(self.batches_per_epoch)
-            ),
+            left_seconds=self.pace.left_seconds(progress, progress.batches_done(self.order.counts)),
             folds=self.folds_to_finish,
             clock=self.machine.clock,
         )
@@ -221,11 +227,13 @@ class FoldTrainer:
         self.state.save(self.resume_path, self.run.id)
         self._last_save = clock.elapsed_seconds
         self.pace.save_seconds = self._last_save - begun
+        self._saved = self._position()
 
     def _save_from_time_to_time(self) -> None:
         """A disk too full for a save between times is no reason to stop training."""
         now = self.machine.clock.elapsed_seconds
-        if now - self._last_save <= self.settings.checkpoint_seconds:
+        is_due = now - self._last_save > self.settings.checkpoint_seconds
+        if not self.machine.world.decide(is_due):
             return
         try:
             self._save()
@@ -234,7 +242,10 @@ class FoldTrainer:
             self._last_save = now
 
     def _stop(self) -> None:
-        """Saves at the end of the time. What was saved before is not lost to a full disk now."""
+        """Saves at the end of the time, unless all was saved just before.
+
+        What was saved before is not lost to a full disk now.
+        """
         if not self.pace.has_begun:
             self.say(
                 f"fold {self.fold}: the time budget is too short for the evaluation that is due; "
@@ -243,13 +254,19 @@ class FoldTrainer:
             return
         nothing_else = not self.run.finished_folds() and not self.resume_path.is_file()
         try:
-            self._save()
+            if self._saved != self._position():
+                self._save()
         except ArtifactError as error:
             if nothing_else:
                 raise
             self.say(f"fold {self.fold}: the time budget is used up; not saved again. {error}")
         else:
             self.say(f"fold {self.fold}: the time budget is used up; state saved; {GO_ON}")
+
+    def _position(self) -> tuple[int, int]:
+        """Batches and evaluations so far: others than at the last save if there is more to save."""
+        progress = self.state.progress
+        return progress.batches_done(self.order.counts), len(progress.history)
 
     def _count_seconds(self) -> None:
         now = self.machine.clock.elapsed_seconds

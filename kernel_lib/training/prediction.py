@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,10 +17,14 @@ from torch import nn
 from kernel_lib.errors import TrainingError
 from kernel_lib.runtime.clock import Clock
 from kernel_lib.runtime.device import Precision
-from kernel_lib.text.batches import Batch, Example, collate, inference_batches, padded_length
+from kernel_lib.text.batches import Batch, Example, padded_length, prefetched
+from kernel_lib.text.order import cut_by_tokens, inference_batches
 from kernel_lib.training.memory import is_memory_full, release_memory
 
 OPTIMISM = 0.5  # of the quickest pace so far; texts get shorter and so quicker as it goes on
+# Batches whose outputs are waited for only when the next one is under way: a GPU is never idle, and
+# nothing piles up.
+LEFT_BEHIND = {"cuda": 1}
 
 
 class TimeIsUp(Exception):
@@ -33,30 +39,47 @@ class TimeIsUp(Exception):
         self.more_seconds = more_seconds
 
 
+@dataclass
+class TokenLimit:
+    """What memory was found to hold; kept by those who predict again, in this process.
+
+    Attributes:
+        tokens: most padded tokens of a batch; None: no limit was met.
+    """
+
+    tokens: int | None = None
+
+    def within(self, batch_tokens: int) -> int:
+        """The smaller of the limit and what is asked for."""
+        return batch_tokens if self.tokens is None else min(batch_tokens, self.tokens)
+
+
 def predict(
     model: nn.Module,
     examples: Sequence[Example],
     *,
     pad_id: int,
-    batch_size: int,
+    batch_tokens: int,
     device: torch.device,
     precision: Precision,
     bar: Any = None,
     clock: Clock | None = None,
+    limit: TokenLimit | None = None,
 ) -> NDArray[np.float32]:
     """The model's outputs, row for row as ``examples`` stand, however they were batched.
 
-    When a batch does not fit in memory, it and all that follow are halved, and a line says so.
+    When a batch does not fit in memory, those that follow have half its tokens, and a line says so.
 
     Args:
         model: gives ``(batch, num_outputs)`` for ids and mask; left in the mode it was in.
-        examples: any number of encoded rows.
+        examples: one or more encoded rows.
         pad_id: the tokenizer's padding id.
-        batch_size: rows at a time.
+        batch_tokens: padded tokens at a time (rows times width); a row that has more goes alone.
         device: where the model is.
         precision: of the forward pass.
         bar: a progress bar to move by one a row.
         clock: asked before every batch; None: there is all the time in the world.
+        limit: what memory was found to hold by an earlier call; takes what this one finds.
 
     Returns:
         ``(rows, num_outputs)`` float32.
@@ -65,34 +88,27 @@ def predict(
         TrainingError: a prediction is not finite, or a single row does not fit in memory.
         TimeIsUp: the clock has run out, or what is left cannot be done before it does.
     """
-    was_training = model.training
-    model.eval()
-    outputs: list[NDArray[np.float32] | None] = [None] * len(examples)
     lengths = [len(example.input_ids) for example in examples]
-    batches = deque(inference_batches(lengths, batch_size=batch_size))
+    limit = limit or TokenLimit()
+    batches = deque(inference_batches(lengths, batch_tokens=limit.within(batch_tokens)))
     pace = _Pace(clock, sum(map(padded_length, lengths))) if clock else None
-    try:
+    collected = _Collected(len(examples), LEFT_BEHIND.get(device.type, 0), bar, pace)
+    with _forward_only(model, precision):
         while batches:
-            if pace:
-                pace.check()
-            rows = batches[0]
-            batch = collate([examples[row] for row in rows], pad_id)
-            values = _forward(model, batch, device, precision)
-            if values is None:
-                release_memory(device)
-                size = _halved(len(rows), lengths[rows[0]], precision, bar)
-                batches = deque(_cut(batches, size))
-                continue
-            for row, value in zip(rows, values, strict=True):
-                outputs[row] = value
-            batches.popleft()
-            if bar is not None:
-                bar.update(len(rows))
-            if pace:
-                pace.count(batch.input_ids.numel())
-    finally:
-        model.train(was_training)
-    found = np.stack([output for output in outputs if output is not None])
+            for batch in prefetched(tuple(batches), examples, pad_id, device):
+                if pace:
+                    pace.check()
+                output = _forward(model, batch, device)
+                if output is None:
+                    break
+                collected.add(batches.popleft(), batch.input_ids.numel(), output)
+            else:
+                break
+            release_memory(device)
+            limit.tokens = _halved(batch, precision, lengths[batches[0][0]], bar)
+            batches = deque(cut_by_tokens(np.concatenate(batches), lengths, limit.tokens))
+        collected.wait()
+    found = collected.outputs
     wrong = int((~np.isfinite(found)).any(axis=1).sum())
     if wrong:
         exact = precision.name == "float32"
@@ -101,6 +117,46 @@ def predict(
             f"{wrong} of {len(found)} predictions are not finite in {precision.name}. {cure}"
         )
     return found
+
+
+class _Collected:
+    """Outputs on their way back, and those that have arrived, in the order of the examples.
+
+    Args:
+        rows: how many there will be.
+        left_behind: how many batches may be under way when another is added.
+        bar: moved by one a row that arrives.
+        pace: told of each batch that arrives.
+    """
+
+    def __init__(self, rows: int, left_behind: int, bar: Any, pace: _Pace | None) -> None:
+        self.outputs = np.empty((rows, 0), dtype=np.float32)
+        self._left_behind, self._bar, self._pace = left_behind, bar, pace
+        self._under_way: deque[tuple[NDArray[np.int64], int, torch.Tensor, Any]] = deque()
+
+    def add(self, rows: NDArray[np.int64], tokens: int, output: torch.Tensor) -> None:
+        """Takes the output of a batch whose computing has begun."""
+        copied = None
+        values = output.to("cpu", non_blocking=True)  # from a GPU into pinned memory
+        if output.is_cuda:
+            copied = torch.cuda.Event(blocking=True)
+            copied.record(torch.cuda.current_stream(output.device))
+        self._under_way.append((rows, tokens, values, copied))
+        self.wait(self._left_behind)
+
+    def wait(self, left_behind: int = 0) -> None:
+        """Waits until no more than so many batches are under way."""
+        while len(self._under_way) > left_behind:
+            rows, tokens, values, copied = self._under_way.popleft()
+            if copied is not None:
+                copied.synchronize()
+            if not self.outputs.shape[1]:
+                self.outputs = np.empty((len(self.outputs), values.shape[1]), dtype=np.float32)
+            self.outputs[rows] = values.numpy()
+            if self._bar is not None:
+                self._bar.update(len(rows))
+            if self._pace:
+                self._pace.count(tokens)
 
 
 class _Pace:
@@ -133,28 +189,45 @@ class _Pace:
         self._tokens_left -= tokens
 
 
-@torch.inference_mode()
-def _forward(
-    model: nn.Module, batch: Batch, device: torch.device, precision: Precision
-) -> NDArray[np.float32] | None:
-    """The outputs of a batch; None when it does not fit in memory.
+@contextlib.contextmanager
+def _forward_only(model: nn.Module, precision: Precision) -> Iterator[None]:
+    """In here the model only predicts, and autocast casts each weight once, not for every batch.
+
+    It keeps a weight's cast while its outermost region is open, unless in inference mode (hence
+    ``no_grad``), and only for parameters that train: frozen ones count as such in here.
+    """
+    was_training = model.training
+    frozen = [p for p in model.parameters() if p.is_floating_point() and not p.requires_grad]
+    try:
+        model.eval()
+        for parameter in frozen:
+            parameter.requires_grad_(True)
+        with torch.no_grad(), precision.autocast():
+            yield
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(False)
+        model.train(was_training)
+
+
+def _forward(model: nn.Module, batch: Batch, device: torch.device) -> torch.Tensor | None:
+    """The outputs of a batch, on its device, in float32; None when it does not fit in memory.
 
     The error is gone when this returns, and with it what its frames held on to.
     """
     try:
-        batch = batch.to(device)
-        with precision.autocast():
-            output = model(batch.input_ids, batch.attention_mask)
-        values: NDArray[np.float32] = output.float().cpu().numpy()
-        return values
+        there = batch.to(device)
+        output: torch.Tensor = model(there.input_ids, there.attention_mask)
+        return output.float()
     except (RuntimeError, MemoryError) as error:
         if is_memory_full(error):
             return None
         raise
 
 
-def _halved(rows: int, longest: int, precision: Precision, bar: Any) -> int:
-    """The size to go on with; says so. Raises TrainingError when one row is too much."""
+def _halved(batch: Batch, precision: Precision, longest: int, bar: Any) -> int:
+    """The tokens to go on with; says so. Raises TrainingError when one row is too much."""
+    rows, width = batch.input_ids.shape
     if rows == 1:
         shorter = "train with a smaller max_length"
         exact = precision.name == "float32"
@@ -164,13 +237,7 @@ def _halved(rows: int, longest: int, precision: Precision, bar: Any) -> int:
         )
     half = -(-rows // 2)
     (print if bar is None else bar.write)(
-        f"the memory is full with {rows} texts of up to {longest} tokens; going on with {half} at "
-        "a time"
+        f"the memory is full with {rows} texts of up to {longest} tokens; going on with "
+        f"{half * width:,} tokens at a time"
     )
-    return half
-
-
-def _cut(batches: Sequence[NDArray[np.int64]], size: int) -> list[NDArray[np.int64]]:
-    """The same rows in the same order, at most ``size`` at a time."""
-    rows = np.concatenate(batches)
-    return [rows[start : start + size] for start in range(0, len(rows), size)]
+    return half * width

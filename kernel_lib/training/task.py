@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,7 +17,9 @@ from transformers import PreTrainedTokenizerBase
 from kernel_lib.config import TrainingSettings
 from kernel_lib.runtime.clock import Clock
 from kernel_lib.runtime.device import Precision
+from kernel_lib.runtime.distributed import World
 from kernel_lib.text.batches import Batch, Example
+from kernel_lib.training.prediction import TokenLimit
 
 
 class Task(Protocol):
@@ -59,11 +61,15 @@ class Machine:
         device: the CPU or a GPU.
         precision: of the forward passes.
         clock: the time budget of the whole run.
+        world: the processes that compute it together; this one alone, unless torchrun says more.
+        limit: what its memory was found to hold in a forward pass; one fold tells the next.
     """
 
     device: torch.device
     precision: Precision
     clock: Clock
+    world: World = field(default_factory=World.single)
+    limit: TokenLimit = field(default_factory=TokenLimit)
 
 
 @dataclass(frozen=True)
