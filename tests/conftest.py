@@ -68,13 +68,21 @@ class Case:
 
         return cross_validate(self.task, self.examples, self.folds, self.tokenizer, **options)
 
-    def trainer(self, fold: int = 0, *, precision: str = "float32") -> Any:
-        """A trainer of one fold, its run folder begun."""
+    def trainer(
+        self,
+        fold: int = 0,
+        *,
+        precision: str = "float32",
+        device: str = "cpu",
+        world: Any = None,
+    ) -> Any:
+        """A trainer of one fold, its run folder begun; in a world of processes, if it is one's."""
         import torch
 
         from kernel_lib.model.location import find_backbone
         from kernel_lib.runtime.clock import Clock
         from kernel_lib.runtime.device import Precision, seed_everything
+        from kernel_lib.runtime.distributed import World
         from kernel_lib.training.loop import FoldTrainer
         from kernel_lib.training.record import open_or_begin
         from kernel_lib.training.task import Machine
@@ -92,7 +100,9 @@ class Case:
             train=train,
             valid=[e for e, at in zip(self.examples, self.folds, strict=True) if at == fold],
             pad_id=self.tokenizer.pad_token_id,
-            machine=Machine(torch.device("cpu"), Precision(precision, "cpu"), Clock(3600)),
+            machine=Machine(
+                torch.device(device), Precision(precision, device), Clock(3600), world or World()
+            ),
             tracker=Tracker(),
         )
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import weakref
+from contextlib import AbstractContextManager
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -13,12 +15,33 @@ from torch.utils.checkpoint import checkpoint
 
 from kernel_lib.errors import TrainingError
 from kernel_lib.text.batches import Batch
-from kernel_lib.training.adversarial import FGM, GradientProbe
+from kernel_lib.training.adversarial import FGM, GradientProbe, Words, find_words
 
 IDS = torch.tensor([[1, 2, 2, 5], [3, 1, 0, 0]])
 MASK = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]])
 BATCH = Batch(IDS, MASK, None)
 USED = [1, 2, 3, 5]
+
+
+def texts_of(batch: Batch) -> list[np.ndarray]:
+    """The token ids of a batch's texts, without padding."""
+    masks = batch.attention_mask.bool()
+    return [ids[mask].numpy() for ids, mask in zip(batch.input_ids, masks, strict=True)]
+
+
+def words_of(*parts: Batch) -> Words:
+    """The words of a batch that goes through the model in these parts."""
+    texts = [texts_of(part) for part in parts]
+    whole = [ids for part in texts for ids in part]
+    return find_words(whole, list(zip(texts, parts, strict=True)), torch.device("cpu"))
+
+
+WORDS = words_of(BATCH)
+
+
+def attack(fgm: FGM, words: Words = WORDS) -> AbstractContextManager[torch.Tensor]:
+    """The attack after the backward passes of a batch."""
+    return fgm.attack(words, fgm.gradient(words))
 
 
 class Toy(nn.Module):
@@ -43,9 +66,9 @@ def test_the_step_is_epsilon_long_along_the_gradient_and_only_on_used_rows(toy: 
     before = toy.words.weight.detach().clone()
     toy(IDS, MASK).backward()
     gradient = toy.words.weight.grad.clone()
-    with fgm.attack([BATCH]) as attacked:
+    with attack(fgm) as weight:
         moved = toy.words.weight.detach() - before
-    assert attacked
+    assert weight == 1
     assert moved.norm().item() == pytest.approx(0.7, rel=1e-5)
     assert torch.allclose(moved, 0.7 * gradient / gradient.norm(), atol=1e-6)
     assert moved.abs().sum(1).nonzero().flatten().tolist() == USED
@@ -55,7 +78,7 @@ def test_the_loss_is_worse_inside_the_attack(toy: Toy) -> None:
     fgm = FGM(toy.words, epsilon=0.1)
     clean = toy(IDS, MASK)
     clean.backward()
-    with fgm.attack([BATCH]), torch.no_grad():
+    with attack(fgm), torch.no_grad():
         assert toy(IDS, MASK) > clean
 
 
@@ -63,7 +86,7 @@ def test_weights_are_bit_for_bit_as_before(toy: Toy) -> None:
     fgm = FGM(toy.words, epsilon=1e3)
     before = toy.words.weight.detach().clone()
     toy(IDS, MASK).backward()
-    with fgm.attack([BATCH]):
+    with attack(fgm):
         assert not torch.equal(toy.words.weight, before)
     assert torch.equal(toy.words.weight, before)
 
@@ -72,7 +95,7 @@ def test_weights_are_as_before_after_an_exception(toy: Toy) -> None:
     fgm = FGM(toy.words, epsilon=1.0)
     before = toy.words.weight.detach().clone()
     toy(IDS, MASK).backward()
-    with pytest.raises(RuntimeError, match="out of memory"), fgm.attack([BATCH]):
+    with pytest.raises(RuntimeError, match="out of memory"), attack(fgm):
         raise RuntimeError("out of memory")
     assert torch.equal(toy.words.weight, before)
 
@@ -82,8 +105,8 @@ def test_no_attack_on_a_zero_or_non_finite_gradient(toy: Toy, scale: float) -> N
     fgm = FGM(toy.words, epsilon=1.0)
     before = toy.words.weight.detach().clone()
     (toy(IDS, MASK) * scale).backward()
-    with fgm.attack([BATCH]) as attacked:
-        assert not attacked
+    with attack(fgm) as weight:
+        assert weight == 0
         assert torch.equal(toy.words.weight, before)
 
 
@@ -93,7 +116,7 @@ def test_the_step_does_not_depend_on_the_loss_scale(toy: Toy) -> None:
     steps = []
     for scale in (1.0, 65536.0):
         (toy(IDS, MASK) * scale).backward()
-        with fgm.attack([BATCH]):
+        with attack(fgm):
             steps.append(toy.words.weight.detach() - before)
     assert torch.allclose(*steps, atol=1e-6)
 
@@ -102,12 +125,12 @@ def test_accumulated_gradients_of_other_batches_do_not_steer_the_attack(toy: Toy
     fgm = FGM(toy.words, epsilon=0.5)
     before = toy.words.weight.detach().clone()
     toy(IDS, MASK).backward()
-    with fgm.attack([BATCH]):
+    with attack(fgm):
         alone = toy.words.weight.detach() - before
     toy.zero_grad()
     (toy(torch.tensor([[1, 3]]), torch.tensor([[1, 1]])) * 100).backward()
     toy(IDS, MASK).backward()
-    with fgm.attack([BATCH]):
+    with attack(fgm):
         assert torch.allclose(toy.words.weight.detach() - before, alone, atol=1e-6)
 
 
@@ -116,8 +139,8 @@ def test_it_works_on_frozen_embeddings(toy: Toy) -> None:
     fgm = FGM(toy.words, epsilon=0.5)
     before = toy.words.weight.clone()
     toy(IDS, MASK).backward()
-    with fgm.attack([BATCH]) as attacked:
-        assert attacked
+    with attack(fgm) as weight:
+        assert weight == 1
         assert (toy.words.weight - before).norm().item() == pytest.approx(0.5, rel=1e-5)
     assert torch.equal(toy.words.weight, before)
     assert toy.words.weight.grad is None
@@ -126,8 +149,8 @@ def test_it_works_on_frozen_embeddings(toy: Toy) -> None:
 def test_an_attack_without_a_backward_pass_is_refused(toy: Toy) -> None:
     fgm = FGM(toy.words, epsilon=1.0)
     toy(IDS, MASK)
-    with pytest.raises(TrainingError, match="backward pass"), fgm.attack([BATCH]):
-        pass
+    with pytest.raises(TrainingError, match="backward pass"):
+        fgm.gradient(WORDS)
 
 
 def test_closing_takes_the_hook_off(toy: Toy) -> None:
@@ -141,7 +164,11 @@ def test_the_probe_measures_what_was_added(toy: Toy) -> None:
     probe.mark()
     for parameter in toy.parameters():
         parameter.grad *= 1.5
-    assert probe.added_ratio() == pytest.approx(0.5)
+    clean_and_added = probe.measure()
+    assert probe.added_ratio().item() == pytest.approx(0.5)
+    for tensor in clean_and_added[: len(clean_and_added) // 2]:
+        tensor *= 5  # as a sum over processes changes them
+    assert probe.added_ratio().item() == pytest.approx(0.1)
 
 
 class MadeTensors(TorchFunctionMode):
@@ -162,8 +189,8 @@ def test_the_table_is_not_copied(toy: Toy) -> None:
     toy.words = nn.Embedding(5000, 4)
     fgm = FGM(toy.words, epsilon=1.0)
     toy(IDS, MASK).backward()
-    with MadeTensors(toy.words.weight) as made, fgm.attack([BATCH]) as attacked:
-        assert attacked
+    with MadeTensors(toy.words.weight) as made, attack(fgm) as weight:
+        assert weight == 1
     assert 0 < max(made.sizes) < 200
 
 
@@ -172,7 +199,7 @@ def test_unused_rows_are_not_even_written(toy: Toy) -> None:
         toy.words.weight[6:] = -0.0  # adding 0 would make it +0.0
     fgm = FGM(toy.words, epsilon=1.0)
     toy(IDS, MASK).backward()
-    with fgm.attack([BATCH]):
+    with attack(fgm):
         assert torch.signbit(toy.words.weight[6:]).all()
 
 
@@ -180,9 +207,37 @@ def test_padding_is_not_perturbed_though_a_gradient_reaches_it(toy: Toy) -> None
     fgm = FGM(toy.words, epsilon=1.0)
     before = toy.words.weight.detach().clone()
     toy(IDS, torch.ones_like(MASK)).backward()
-    with fgm.attack([BATCH]):
+    with attack(fgm):
         moved = toy.words.weight.detach() - before
     assert moved.abs().sum(1).nonzero().flatten().tolist() == USED
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.int64])
+def test_words_are_found_where_they_stand(dtype: type) -> None:
+    texts = [np.array([7, 3, 7], dtype), np.array([3], dtype), np.array([9, 1], dtype)]
+    whole = [*texts, np.array([2, 7], dtype)]  # that one goes through another process
+    widths = [torch.zeros(2, 8), torch.zeros(1, 16)]
+    parts = [(texts[:2], Batch(widths[0], widths[0], None))]
+    parts += [(texts[2:], Batch(widths[1], widths[1], None))]
+    words = find_words(whole, parts, torch.device("cpu"))
+    assert words.rows.tolist() == [1, 2, 3, 7, 9]
+    assert words.shapes == [(2, 8), (1, 16)]
+    assert [p.tolist() for p in words.positions] == [[0, 1, 2, 8], [0, 1]]
+    assert [p.tolist() for p in words.places] == [[3, 2, 3, 2], [4, 0]]
+
+
+def test_shares_of_a_batch_in_several_processes_add_up_to_its_gradient(toy: Toy) -> None:
+    fgm = FGM(toy.words, epsilon=0.5)
+    toy(IDS, MASK).backward()
+    expected = fgm.gradient(WORDS)
+    shares = []
+    for part in (Batch(IDS[:1], MASK[:1], None), Batch(IDS[1:, :2], MASK[1:, :2], None)):
+        toy(part.input_ids, part.attention_mask).backward()
+        words = find_words(texts_of(BATCH), [(texts_of(part), part)], torch.device("cpu"))
+        shares.append(fgm.gradient(words) / 2)  # toy's loss is a mean over texts
+    nothing = fgm.gradient(find_words(texts_of(BATCH), [], torch.device("cpu")))
+    assert torch.allclose(sum(shares, start=nothing), expected, atol=1e-6)
+    assert not nothing.any() and nothing.shape == expected.shape
 
 
 def test_parts_of_a_batch_are_attacked_with_the_step_of_the_whole(toy: Toy) -> None:
@@ -193,13 +248,13 @@ def test_parts_of_a_batch_are_attacked_with_the_step_of_the_whole(toy: Toy) -> N
     fgm = FGM(toy.words, epsilon=0.5)
     before = toy.words.weight.detach().clone()
     loss(IDS, MASK).backward()
-    with fgm.attack([BATCH]):
+    with attack(fgm):
         whole = toy.words.weight.detach() - before
     parts = [Batch(IDS[:1], MASK[:1], None), Batch(IDS[1:, :2], MASK[1:, :2], None)]
     for part in parts:
         loss(part.input_ids, part.attention_mask).backward()
-    with fgm.attack(parts) as attacked:
-        assert attacked
+    with attack(fgm, words_of(*parts)) as weight:
+        assert weight == 1
         assert torch.allclose(toy.words.weight.detach() - before, whole, atol=1e-6)
     assert torch.equal(toy.words.weight, before)
 
@@ -219,8 +274,8 @@ def test_a_forward_pass_that_is_made_again_does_not_count_twice(toy: Toy, frozen
             else toy(IDS, MASK)
         )
         loss.backward()
-        with fgm.attack([BATCH]) as attacked:
-            assert attacked
+        with attack(fgm) as weight:
+            assert weight == 1
             steps.append(toy.words.weight.detach() - before)
     assert len(passes) == 3
     assert torch.allclose(*steps, atol=1e-6)
@@ -230,8 +285,8 @@ def test_other_batches_than_those_of_the_backward_passes_are_refused(toy: Toy) -
     fgm = FGM(toy.words, epsilon=1.0)
     toy(IDS, MASK).backward()
     for wrong in ([BATCH, BATCH], [Batch(IDS[:1], MASK[:1], None)]):
-        with pytest.raises(TrainingError, match="same batches"), fgm.attack(wrong):
-            pass
+        with pytest.raises(TrainingError, match="same parts"):
+            fgm.gradient(words_of(*wrong))
 
 
 def test_nothing_is_held_after_an_attack_or_when_told_to_forget(toy: Toy) -> None:
@@ -243,7 +298,7 @@ def test_nothing_is_held_after_an_attack_or_when_told_to_forget(toy: Toy) -> Non
 
     toy.words.register_forward_hook(look)
     toy(IDS, MASK).backward()
-    with fgm.attack([BATCH]):
+    with attack(fgm):
         toy(IDS, MASK).backward()
     assert [reference() for reference in gradients] == [None, None]
     toy(IDS, MASK).backward()

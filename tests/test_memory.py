@@ -59,7 +59,7 @@ def test_a_fold_in_little_memory_ends_with_the_same_weights(
         fgm_epsilon=epsilon,
         gradient_accumulation_steps=accumulated,
         epochs=2,
-        eval_batch_size=2,
+        eval_batch_tokens=1,
     )
     whole, cut = case.trainer(), case.trainer()
     start = weights(whole)
@@ -171,7 +171,7 @@ def test_another_error_is_no_reason_to_cut(make_case) -> None:
 
 
 def test_a_resumed_fold_knows_how_much_memory_holds(make_case, capsys) -> None:
-    case = make_case(fgm_epsilon=0, batch_size=5, eval_batch_size=3)
+    case = make_case(fgm_epsilon=0, batch_size=5, eval_batch_tokens=1)
     first = case.trainer()
     first.machine = Machine(first.machine.device, first.machine.precision, Clock(0.0))
     LittleMemory(first.model, rows=3)

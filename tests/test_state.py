@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 
@@ -13,7 +14,6 @@ from safetensors.torch import save_file
 from kernel_lib.errors import ArtifactError
 from kernel_lib.runtime.clock import Clock
 from kernel_lib.training.state import RESUME, read_progress
-from kernel_lib.training.task import Machine
 
 
 class ClockOfSteps(Clock):
@@ -29,8 +29,7 @@ class ClockOfSteps(Clock):
 
 
 def stop_after(trainer, steps: int) -> None:
-    machine = trainer.machine
-    trainer.machine = Machine(machine.device, machine.precision, ClockOfSteps(steps))
+    trainer.machine = dataclasses.replace(trainer.machine, clock=ClockOfSteps(steps))
 
 
 def without_seconds(history: list[dict]) -> list[dict]:
@@ -81,12 +80,12 @@ def test_killed_between_two_saves_equals_unbroken(
     victim = case.trainer()
     update, calls = victim._update, iter(range(1, 100))
 
-    def until_killed(group, fgm) -> float:
+    def until_killed(group, fgm, following) -> float:
         number = next(calls)
         victim._last_save = -math.inf if number == killed_at - 1 else math.inf  # a save, then none
         if number == killed_at + 1:
             raise KeyboardInterrupt
-        return update(group, fgm)
+        return update(group, fgm, following)
 
     victim._update = until_killed
     with pytest.raises(KeyboardInterrupt):
@@ -146,7 +145,7 @@ def test_where_a_fold_stands_can_be_read_without_its_weights(make_case, tmp_path
     trainer.state.progress.rows_at_once = 4
     trainer.state.save(tmp_path / RESUME, trainer.run.id)
     found = read_progress(tmp_path / RESUME, trainer.run.id)
-    assert (found.batches_done(10), found.rows_at_once) == (23, 4)
+    assert (found.batches_done([10, 10]), found.rows_at_once) == (23, 4)
     with pytest.raises(ArtifactError, match="saved by run"):
         read_progress(tmp_path / RESUME, "another")
     (tmp_path / RESUME).write_bytes(b"no state")

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch.optim import AdamW
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from kernel_lib.errors import TrainingError
-from kernel_lib.training.update import MAX_SKIPPED_IN_A_ROW
+from kernel_lib.training import loop, update
+from kernel_lib.training.update import MAX_SKIPPED_IN_A_ROW, step_if_finite
 
 
 def rows(*numbers: int) -> np.ndarray:
@@ -60,7 +67,7 @@ def test_gradients_are_cleared_also_where_no_optimizer_group_reaches(make_case) 
 def test_training_and_validation_run_under_autocast_on_batches_no_wider_than_needed(
     make_case,
 ) -> None:
-    trainer = make_case(eval_batch_size=1).trainer(precision="bf16")
+    trainer = make_case(eval_batch_tokens=1).trainer(precision="bf16")
     seen: set[tuple[bool, torch.dtype, int]] = set()
     lengths = [len(example.input_ids) for example in trainer.train_examples]
 
@@ -164,3 +171,186 @@ def test_gradients_that_stay_non_finite_end_the_run(make_case) -> None:
     with pytest.raises(TrainingError, match="not finite"):
         for _ in range(MAX_SKIPPED_IN_A_ROW + 1):
             trainer.updater.update([rows(0)], None)
+
+
+SIZE_DEPENDS_ON_VALUES = ("nonzero", "unique", "masked_select", "repeat_interleave", "argwhere")
+
+
+class HostReads(TorchDispatchMode):
+    """Notes every operator for which a host would have to wait for a GPU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.name()
+        by_mask = "index" in name and any(
+            isinstance(index, torch.Tensor) and index.dtype in (torch.bool, torch.uint8)
+            for argument in args[1:2]
+            for index in (argument if isinstance(argument, list | tuple) else [argument])
+        )
+        if name == "aten::_local_scalar_dense" or name == "aten::equal" or by_mask:
+            self.seen.append(name)
+        if any(word in name for word in SIZE_DEPENDS_ON_VALUES) or "is_nonzero" in name:
+            self.seen.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+class HostCopies(TorchFunctionMode):
+    """Notes what on a CPU needs no operator, and on a GPU a copy that is waited for."""
+
+    COPIES = (torch.Tensor.tolist, torch.Tensor.numpy, torch.Tensor.cpu)
+
+    def __init__(self, seen: list[str]) -> None:
+        super().__init__()
+        self.seen = seen
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func in self.COPIES:
+            self.seen.append(func.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def host_reads() -> Iterator[list[str]]:
+    """Gives a list that fills with all that would wait for a GPU."""
+    with HostReads() as reads, HostCopies(reads.seen):
+        yield reads.seen
+
+
+@pytest.mark.parametrize(
+    ("read", "name"),
+    [
+        (lambda t: t.item(), "aten::_local_scalar_dense"),
+        (lambda t: bool(t), "aten::_local_scalar_dense"),
+        (lambda t: float(t), "aten::_local_scalar_dense"),
+        (lambda t: t.tolist(), "tolist"),
+        (lambda t: t[t > 0], "aten::index.Tensor"),
+        (lambda t: t.unique(), "aten::_unique2"),
+        (lambda t: torch.nonzero(t), "aten::nonzero"),
+    ],
+)
+def test_what_would_wait_for_a_gpu_is_seen(read, name: str) -> None:
+    tensor = torch.ones(()) if name.startswith(("aten::_local", "tolist")) else torch.ones(3)
+    with host_reads() as seen:
+        read(tensor)
+    assert seen == [name]
+
+
+@pytest.fixture
+def make_fused(make_case, monkeypatch: pytest.MonkeyPatch):
+    """Makes a trainer that works as on a GPU: AdamW fused, the next batches made ahead."""
+
+    def fused(groups, settings, *_, **__) -> AdamW:
+        return AdamW(groups, eps=settings.adam_epsilon, fused=True)
+
+    def make(precision: str, **changes):
+        with monkeypatch.context() as patch:
+            patch.setattr(loop, "make_optimizer", fused)
+            trainer = make_case(**changes).trainer(precision=precision)
+        trainer.updater.works_ahead = True
+        return trainer
+
+    return make
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16", "fp16"])
+def test_an_update_waits_for_its_device_once_at_its_end(make_fused, precision: str) -> None:
+    trainer = make_fused(precision, dropout=0.1, attention="stock")  # the fast one asks a CPU more
+    fgm = trainer.updater.make_fgm()
+    groups = [[rows(0, 1, 2), rows(3, 4)], [rows(5, 6), rows(7)], [rows(8)]]
+    for group, following in zip(groups, [*groups[1:], []], strict=True):  # the first one is probed
+        with host_reads() as seen:
+            trainer.updater.update(group, fgm, following)
+        assert seen == ["tolist"]
+    assert trainer.state.progress.updates == 3
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+@pytest.mark.parametrize("attention", ["stock", "fast"])
+@pytest.mark.parametrize("precision", ["float32", "bf16", "fp16"])
+def test_on_a_gpu_an_update_waits_once_too(make_case, precision: str, attention: str) -> None:
+    case = make_case(dropout=0.1, attention=attention)
+    trainer = case.trainer(precision=precision, device="cuda")
+    assert trainer.state.optimizer.defaults["fused"] and trainer.updater.works_ahead
+    fgm = trainer.updater.make_fgm()
+    groups = [[rows(0, 1, 2), rows(3, 4)]] * 2 + [[rows(0, 2, 1), rows(4, 3)], [rows(5)]]
+    trainer.updater.update(groups[0], fgm)  # what is made once and kept
+    trainer.state.progress.updates = 0  # so that the next one is probed
+    for group, following in zip(groups[1:], [*groups[2:], []], strict=True):
+        torch.cuda.synchronize()
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            with warnings.catch_warnings(record=True) as seen:
+                warnings.simplefilter("always")
+                trainer.updater.update(group, fgm, following)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        waits = [
+            str(warning.message) for warning in seen if "synchronizing" in str(warning.message)
+        ]
+        assert len(waits) == 1, waits
+
+
+def test_the_next_batches_are_made_before_the_wait(
+    make_fused, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = make_fused("float32")
+    collate_to, made, events = update.collate_to, [], []
+
+    def noting(examples, pad_id, device):
+        made.append([example.id for example in examples])
+        events.append("made")
+        return collate_to(examples, pad_id, device)
+
+    class Waits(HostCopies):
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            if func in self.COPIES:
+                events.append("waited")
+            return super().__torch_function__(func, types, args, kwargs)
+
+    monkeypatch.setattr(update, "collate_to", noting)
+    groups = [[rows(0, 1), rows(2)], [rows(3)], [rows(4, 5)]]
+    with Waits([]):
+        for group, following in zip(groups, [*groups[1:], []], strict=True):
+            trainer.updater.update(group, None, following)
+    assert events == ["made", "made", "made", "waited", "made", "waited", "waited"]
+    wanted = [[trainer.train_examples[row].id for row in batch] for g in groups for batch in g]
+    assert made == wanted
+
+
+def test_what_was_made_ahead_is_used_for_its_own_group_only(make_fused) -> None:
+    expected, ahead = make_fused("float32"), make_fused("float32")
+    groups = [[rows(0, 1)], [rows(2, 3)], [rows(4, 5)]]
+    ahead.updater.update(groups[0], None, groups[1])
+    losses = [ahead.updater.update(group, None) for group in (groups[2], groups[1])]
+    expected.updater.update(groups[0], None)
+    assert losses == [expected.updater.update(group, None) for group in (groups[2], groups[1])]
+
+
+@pytest.mark.parametrize("precision", ["float32", "fp16"])
+def test_a_fused_optimizer_leaves_out_a_step_as_another_does(make_fused, precision: str) -> None:
+    trainer = make_fused(precision)
+    fgm, true_loss = trainer.updater.make_fgm(), trainer.task._loss
+    for factor, updates, skipped in ((1.0, 1, 0), (math.inf, 1, 1), (1.0, 2, 1)):
+        before = weights(trainer)
+        trainer.task._loss = lambda outputs, targets, by=factor: true_loss(outputs, targets) * by
+        trainer.updater.update([rows(0, 1)], fgm)
+        progress, steps = trainer.state.progress, trainer.state.optimizer.state.values()
+        assert (progress.updates, progress.skipped) == (updates, skipped)
+        assert trainer.state.schedule.last_epoch == updates
+        assert {float(state["step"]) for state in steps} == {updates}
+        stayed = all(torch.equal(value, before[name]) for name, value in weights(trainer).items())
+        assert stayed == (factor != 1.0)
+    assert not hasattr(trainer.state.optimizer, "found_inf")
+
+
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("norm", [1.0, math.inf, math.nan])
+def test_a_step_is_made_only_when_the_norm_is_finite(fused: bool, norm: float) -> None:
+    weight = torch.nn.Parameter(torch.ones(3))
+    optimizer = AdamW([weight], lr=0.1, fused=fused)
+    weight.grad = torch.ones(3)
+    step_if_finite(optimizer, torch.tensor(norm))
+    assert torch.equal(weight, torch.ones(3)) == (norm != 1.0)

@@ -8,16 +8,70 @@ both passes add up, so both losses must be scaled alike where a loss scaler is u
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from kernel_lib.errors import TrainingError
 from kernel_lib.text.batches import Batch
 
 PROBE_MAX_ELEMENTS = 1 << 16
+
+
+@dataclass(frozen=True)
+class Words:
+    """The rows of the word-embedding table that a batch uses, and where it uses them.
+
+    Attributes:
+        rows: ``(rows,)``, each once, in order.
+        shapes: ``(batch, seq_len)`` of each part of the batch that goes through the model here.
+        positions: a part's tokens, without padding, in its flattened ``(batch * seq_len)``.
+        places: for each of these the index in ``rows``.
+    """
+
+    rows: Tensor
+    shapes: list[tuple[int, ...]]
+    positions: list[Tensor]
+    places: list[Tensor]
+
+
+def find_words(
+    whole: Sequence[NDArray[np.int32]],
+    parts: Sequence[tuple[Sequence[NDArray[np.int32]], Batch]],
+    device: torch.device,
+) -> Words:
+    """The words of a batch, from the token ids as the host has them: no device is waited for.
+
+    Args:
+        whole: the token ids of each text of the batch, in all processes together.
+        parts: the texts of each part that goes through the model in this process, and the part.
+        device: where the parts are.
+    """
+    rows = np.unique(np.concatenate(whole))
+    positions, places = [], []
+    for texts, part in parts:
+        width = part.input_ids.shape[1]
+        in_rows = [row * width + np.arange(len(ids)) for row, ids in enumerate(texts)]
+        positions.append(np.concatenate(in_rows))
+        places.append(np.searchsorted(rows, np.concatenate(texts)))
+    return Words(
+        _send(rows.astype(np.int64), device),
+        [tuple(part.input_ids.shape) for _, part in parts],
+        [_send(numbers, device) for numbers in positions],
+        [_send(numbers, device) for numbers in places],
+    )
+
+
+def _send(numbers: NDArray[np.int64], device: torch.device) -> Tensor:
+    """To a device; a GPU fetches them while the program goes on."""
+    tensor = torch.from_numpy(numbers)
+    if device.type == "cuda":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
 
 
 class FGM:
@@ -28,10 +82,9 @@ class FGM:
 
         for part in parts:
             loss(part).backward()
-        with fgm.attack(parts) as attacked:
-            if attacked:
-                for part in parts:
-                    loss(part).backward()
+        with fgm.attack(words, fgm.gradient(words)) as weight:
+            for part in parts:
+                (loss(part) * weight).backward()
 
     The gradient is read at the embedding's output, so it is this batch's alone also when
     gradients accumulate, and it is there also when the table itself is frozen.
@@ -55,46 +108,56 @@ class FGM:
         """Lets go of the gradients of backward passes that no attack will follow."""
         self._gradients.clear()
 
+    def gradient(self, words: Words) -> Tensor:
+        """The gradient summed over each used row's places, ``(rows, hidden)`` float32.
+
+        Where a batch is shared by several processes, the sum over them is the batch's.
+
+        Args:
+            words: of the parts whose backward passes were just done, in that order.
+
+        Raises:
+            TrainingError: there were no backward passes of such parts before.
+        """
+        count = len(words.shapes)
+        gradients = self._gradients[-count:] if count else []
+        if [tuple(g.shape[:2]) for g in gradients] != words.shapes:
+            raise TrainingError("FGM needs a backward pass of the same parts before it.")
+        self.forget()
+        hidden = self.embedding.embedding_dim
+        summed = torch.zeros(len(words.rows), hidden, device=words.rows.device)
+        if count:
+            found = [
+                gradient.reshape(-1, hidden)[positions].float()
+                for gradient, positions in zip(gradients, words.positions, strict=True)
+            ]
+            summed.index_add_(0, torch.cat(words.places), torch.cat(found))
+        return summed
+
     @contextlib.contextmanager
-    def attack(self, batches: Sequence[Batch]) -> Iterator[bool]:
+    def attack(self, words: Words, gradient: Tensor) -> Iterator[Tensor]:
         """Perturbs the used rows; on leaving, also by an exception, they are bit for bit as before.
 
         Args:
-            batches: those whose backward passes were just done, in that order. Padded positions
-                are left out.
+            words: whose rows are perturbed.
+            gradient: of the whole batch, as from :meth:`gradient`.
 
         Yields:
-            Whether anything was perturbed: not when the gradient is zero or not finite.
-
-        Raises:
-            TrainingError: there were no backward passes of such batches before.
+            The weight of the losses inside, a scalar: 1, or 0 where nothing is perturbed because
+            the gradient is zero or not finite. A tensor, since only the device knows.
         """
-        rows, direction = self._rows_and_gradient(batches)
-        norm = float(direction.norm())
-        if norm == 0.0 or not math.isfinite(norm):
-            yield False
-            return
+        norm = gradient.norm()
+        attacked = torch.isfinite(norm) & (norm > 0)
+        factor = torch.full_like(norm, self.epsilon, dtype=torch.float64) / norm
+        step = (factor.float() * gradient).masked_fill(~attacked, 0.0)
         table = self.embedding.weight.data
-        before = table[rows].clone()
+        before = table[words.rows]
         try:
-            table[rows] += (self.epsilon / norm) * direction
-            yield True
+            table[words.rows] = before + step
+            yield attacked.float()
         finally:
-            table[rows] = before
+            table[words.rows] = before
             self.forget()
-
-    def _rows_and_gradient(self, batches: Sequence[Batch]) -> tuple[Tensor, Tensor]:
-        """The used rows, and the gradient summed over each row's places: ``(rows, hidden)``."""
-        gradients = self._gradients[-len(batches) :]
-        if [g.shape[:2] for g in gradients] != [batch.input_ids.shape for batch in batches]:
-            raise TrainingError("FGM.attack needs a backward pass of the same batches before it.")
-        self.forget()
-        used = [batch.attention_mask.bool() for batch in batches]
-        words = torch.cat([b.input_ids[u] for b, u in zip(batches, used, strict=True)])
-        gradient = torch.cat([g[u].float() for g, u in zip(gradients, used, strict=True)])
-        rows, place = torch.unique(words, return_inverse=True)
-        summed = gradient.new_zeros(len(rows), gradient.shape[1]).index_add_(0, place, gradient)
-        return rows, summed
 
     def _watch_output(self, module: nn.Module, inputs: object, output: Tensor) -> None:
         """Keeps the gradient that reaches an output.
@@ -121,20 +184,32 @@ class GradientProbe:
         self._parameters = [
             p for p in model.parameters() if p.requires_grad and p.numel() <= PROBE_MAX_ELEMENTS
         ]
-        self._before: list[Tensor] = []
+        self._clean: list[Tensor] = []
+        self._added: list[Tensor] = []
 
     def mark(self) -> None:
         """Keeps the gradients as they are now, after the clean pass."""
-        self._before = [self._gradient(parameter).clone() for parameter in self._parameters]
+        self._clean = [self._gradient(parameter).clone() for parameter in self._parameters]
 
-    def added_ratio(self) -> float:
-        """Norm of what came since :meth:`mark`, over the norm of what was there at it."""
-        added = sum(
-            float((self._gradient(parameter) - before).square().sum())
-            for parameter, before in zip(self._parameters, self._before, strict=True)
+    def measure(self) -> list[Tensor]:
+        """Keeps what came since :meth:`mark`.
+
+        Returns:
+            What is kept, to be summed over processes where they share a batch.
+        """
+        self._added = [
+            self._gradient(parameter) - clean
+            for parameter, clean in zip(self._parameters, self._clean, strict=True)
+        ]
+        return [*self._clean, *self._added]
+
+    def added_ratio(self) -> Tensor:
+        """Norm of what the second pass added, over the norm of the first: a scalar, float64."""
+        added, clean = (
+            torch.stack([part.square().sum().double() for part in parts]).sum()
+            for parts in (self._added, self._clean)
         )
-        clean = sum(float(before.square().sum()) for before in self._before)
-        return math.sqrt(added / clean) if clean > 0 else math.nan
+        return (added / clean).sqrt().masked_fill(clean == 0, torch.nan)
 
     @staticmethod
     def _gradient(parameter: Tensor) -> Tensor:

@@ -15,6 +15,10 @@ MEMORY_IS_FULL = (
 )
 
 
+class MemoryFullElsewhere(MemoryError):
+    """Another process has no memory left for its share of a batch that this one has a share of."""
+
+
 def is_memory_full(error: BaseException) -> bool:
     """Whether an error says that there is not enough memory, on a GPU or in the machine."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):

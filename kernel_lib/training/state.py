@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from kernel_lib.artifacts import read_tensors, save_tensors
 from kernel_lib.errors import ArtifactError
 from kernel_lib.runtime.device import random_states, restore_random_states
+from kernel_lib.runtime.distributed import World
 
 RESUME = "resume.safetensors"
 
@@ -59,9 +60,9 @@ class Progress:
     evaluation_due: bool = False
     rows_at_once: int | None = None
 
-    def batches_done(self, batches_per_epoch: int) -> int:
-        """Batches of all epochs so far."""
-        return self.epoch * batches_per_epoch + self.batch
+    def batches_done(self, batches: Sequence[int]) -> int:
+        """Batches of all epochs so far, of as many as each epoch has."""
+        return sum(batches[: self.epoch]) + self.batch
 
 
 @dataclass
@@ -74,6 +75,8 @@ class TrainingState:
         best_weights: of the best evaluation so far, when these are to be kept.
         predictions: for the validation rows, ``(rows, num_outputs)``, by the weights to keep: those
             of the best evaluation or of the last.
+        world: the processes that train it together. Each has a state, and they are the same but
+            for the random numbers, of which each draws its own.
     """
 
     model: nn.Module
@@ -83,6 +86,19 @@ class TrainingState:
     progress: Progress
     best_weights: dict[str, torch.Tensor] = field(default_factory=dict)
     predictions: NDArray[np.float32] | None = None
+    world: World = field(default_factory=World.single)
+
+    def begin_together(self, seed: Sequence[int]) -> None:
+        """Begins with the first process's weights, and with random numbers of its own in each.
+
+        Args:
+            seed: numbers that fix the random numbers of all processes but the first, which goes on
+                with those that it has.
+        """
+        self.world.copy_first_(self.model.state_dict().values())
+        if not self.world.is_first:
+            sequence = np.random.SeedSequence([*seed, self.world.rank])
+            torch.manual_seed(int(sequence.generate_state(1)[0]))
 
     def keep_best_weights(self) -> None:
         """Copies the weights as they are now."""
@@ -91,8 +107,30 @@ class TrainingState:
         }
 
     def save(self, path: Path, run_id: str) -> None:
-        """Writes weights, optimizer, schedule, scaler, random states and progress, atomically."""
-        random_tensors, random_values = random_states()
+        """Writes weights, optimizer, schedule, scaler, random states and progress, atomically.
+
+        The first process writes, and all of them return when it has.
+
+        Raises:
+            ArtifactError: it could not; in all processes.
+        """
+        random_tensors, random_values = self._all_random_states()
+        error = None
+        if self.world.is_first:
+            try:
+                self._write(path, run_id, random_tensors, random_values)
+            except ArtifactError as caught:
+                error = caught
+        if self.world.any(error is not None):
+            raise error or ArtifactError(f"the first process could not write {path}.")
+
+    def _write(
+        self,
+        path: Path,
+        run_id: str,
+        random_tensors: dict[str, torch.Tensor],
+        random_values: dict[str, Any],
+    ) -> None:
         tensors = {
             **{f"model.{name}": value for name, value in self.model.state_dict().items()},
             **{f"best.{name}": value for name, value in self.best_weights.items()},
@@ -126,8 +164,31 @@ class TrainingState:
         self.schedule.last_epoch = values["schedule"]["last_epoch"]
         if values["scaler"]:
             self.scaler.load_state_dict(values["scaler"])
-        restore_random_states(_with_prefix(tensors, "random."), values["random"])
+        self._restore_random_states(_with_prefix(tensors, "random."), values["random"])
         self.progress = values["progress"]
+
+    def _all_random_states(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        """Torch's generators of each process, by ``name`` in the first and ``rank.name`` in others.
+
+        Python's and numpy's are the same in all: training draws nothing from them.
+        """
+        own, values = random_states()
+        tensors = {
+            f"{rank}.{name}" if rank else name: state
+            for name, tensor in own.items()
+            for rank, state in enumerate(self.world.gather(tensor))
+        }
+        return tensors, values
+
+    def _restore_random_states(
+        self, tensors: dict[str, torch.Tensor], values: dict[str, Any]
+    ) -> None:
+        """A process that was not there when the state was saved goes on with its own seed."""
+        rank = self.world.rank
+        own = {name: tensors[name] for name in tensors if not name[0].isdigit()}
+        if rank:
+            own = _with_prefix(tensors, f"{rank}.") or random_states()[0]
+        restore_random_states(own, values)
 
     def _parameters(self) -> list[nn.Parameter]:
         return [p for group in self.optimizer.param_groups for p in group["params"]]
@@ -140,12 +201,14 @@ class TrainingState:
     def _load_optimizer(self, tensors: dict[str, torch.Tensor], rates: list[float]) -> None:
         for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
             group["lr"] = rate
+        fused = self.optimizer.defaults.get("fused")
         for index, parameter in enumerate(self._parameters()):
+            # AdamW counts its steps in a tensor that stays on the CPU unless it is fused.
+            steps_on = parameter.device if fused else torch.device("cpu")
             saved = _with_prefix(tensors, f"optimizer.{index}.")
             if saved:
-                # AdamW counts its steps in a tensor that stays on the CPU.
                 self.optimizer.state[parameter] = {
-                    key: value if key == "step" else value.to(parameter.device)
+                    key: value.to(steps_on if key == "step" else parameter.device)
                     for key, value in saved.items()
                 }
 

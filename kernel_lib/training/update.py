@@ -1,9 +1,14 @@
-"""One optimizer update: as the textbook has it, and in smaller parts where memory is full."""
+"""One optimizer update: as the textbook has it, and in smaller parts where memory is full.
+
+Several processes can share an update: each takes every so-many-th row of each batch, and their
+gradients are summed. Nothing here waits for a GPU but the one read at an update's end.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,14 +18,29 @@ from torch import Tensor, nn
 
 from kernel_lib.errors import TrainingError
 from kernel_lib.runtime.device import random_states, restore_random_states
-from kernel_lib.text.batches import Batch, Example, collate
-from kernel_lib.training.adversarial import FGM, GradientProbe
-from kernel_lib.training.memory import is_memory_full, release_memory
+from kernel_lib.text.batches import Batch, Example, collate_to
+from kernel_lib.training.adversarial import FGM, GradientProbe, Words, find_words
+from kernel_lib.training.memory import MemoryFullElsewhere, is_memory_full, release_memory
 from kernel_lib.training.state import TrainingState
 from kernel_lib.training.task import Machine, Task
 
 PROBE_EVERY_UPDATES = 10
 MAX_SKIPPED_IN_A_ROW = 25
+
+Group = Sequence[NDArray[np.int64]]  # the rows of each batch of an update
+
+
+@dataclass(frozen=True)
+class Share:
+    """What this process does of a batch, ready on its device.
+
+    Attributes:
+        parts: its rows, cut to what memory holds at once; none where a batch has too few rows.
+        words: of the whole batch, for FGM.
+    """
+
+    parts: list[Batch]
+    words: Words | None
 
 
 class Updater:
@@ -32,7 +52,10 @@ class Updater:
         fold: its number, for messages.
         train: the examples that batches are made of.
         pad_id: the tokenizer's padding id.
-        machine: device and precision.
+        machine: device, precision, and the processes that share the work.
+        rows_per_update: where updates have more or fewer rows, as batches cut by tokens do, their
+            mean. An update's gradient is then that of the sum of its rows' losses over this number,
+            so that every row weighs the same. None: that of the mean over its rows.
     """
 
     def __init__(
@@ -44,11 +67,16 @@ class Updater:
         train: Sequence[Example],
         pad_id: int,
         machine: Machine,
+        rows_per_update: float | None = None,
     ) -> None:
         self.task, self.state, self.fold, self.machine = task, state, fold, machine
-        self.examples, self.pad_id = train, pad_id
+        self.rows_per_update = rows_per_update
+        self.examples, self.pad_id, self.world = train, pad_id, machine.world
         self.probe = GradientProbe(state.model)
         self.say: Callable[[str], object] = print
+        # A CPU has no time of its own in which the next batch could be made.
+        self.works_ahead = machine.device.type == "cuda"
+        self._ahead: tuple[Group, list[Share]] | None = None
 
     def make_fgm(self) -> FGM | None:
         """The adversary that the settings ask for, to be closed when the fold ends."""
@@ -58,8 +86,13 @@ class Updater:
         backbone: Any = self.state.model.backbone
         return FGM(backbone.get_input_embeddings(), epsilon)
 
-    def update(self, group: Sequence[NDArray[np.int64]], fgm: FGM | None) -> float:
+    def update(self, group: Group, fgm: FGM | None, following: Group = ()) -> float:
         """One optimizer update from one or more batches of rows.
+
+        Args:
+            group: the rows of each batch, in all processes together.
+            fgm: the adversary, if there is one.
+            following: the group that comes next; a GPU gets it while it computes this one.
 
         Returns:
             The mean loss of their rows.
@@ -69,53 +102,67 @@ class Updater:
             Exception: of a full memory, with a single row at a time too.
         """
         state, progress = self.state, self.state.progress
-        loss = float(self._backward_within_memory(group, fgm))
+        measure = fgm is not None and progress.updates % PROBE_EVERY_UPDATES == 0
+        loss_on_device = self._backward_within_memory(group, fgm, measure)
 
         state.scaler.unscale_(state.optimizer)
         limit = self.task.settings.max_grad_norm
-        norm = nn.utils.clip_grad_norm_(state.model.parameters(), limit)
-        if torch.isfinite(norm):
-            state.scaler.step(state.optimizer)
+        norm_on_device = nn.utils.clip_grad_norm_(state.model.parameters(), limit)
+        step_if_finite(state.optimizer, norm_on_device)
+        state.scaler.update()
+        state.model.zero_grad(set_to_none=True)
+
+        results = [loss_on_device, norm_on_device, *([self.probe.added_ratio()] if measure else [])]
+        results_on_device = torch.stack([result.double() for result in results])
+        if self.works_ahead and len(following):
+            self._ahead = following, self._shares(following, fgm)
+        loss, norm, *ratio = results_on_device.tolist()  # the one wait for the device
+
+        if math.isfinite(norm):
             state.schedule.step()
             progress.updates += 1
             progress.skipped_in_a_row = 0
         else:
             self._count_skipped()
-        state.scaler.update()
-        state.model.zero_grad(set_to_none=True)
-
+        if ratio:
+            progress.fgm_ratio = ratio[0]
+        rows = sum(map(len, group))
+        loss *= (self.rows_per_update or rows) / rows
         if math.isfinite(loss):
-            rows = sum(map(len, group))
             progress.loss_sum += loss * rows
             progress.loss_rows += rows
-        return loss
+        return float(loss)
 
-    def _backward_group(self, group: Sequence[NDArray[np.int64]], fgm: FGM | None) -> Tensor:
+    def _backward_group(self, group: Group, fgm: FGM | None, measure: bool) -> Tensor:
         """The gradients of a group of batches, each row with the same weight; returns the loss.
 
-        A batch goes through the model in parts when it is cut, but what it gives stays the same:
-        FGM's step is still one over the whole batch. Only for a loss that is no mean over rows
-        (``mcrmse``) cutting changes the function a little, as accumulating does.
+        A batch goes through the model in parts when it is cut or shared, but what it gives stays
+        the same: FGM's step is still one over the whole batch. Only for a loss that is no mean over
+        rows (``mcrmse``) cutting changes the function a little, as accumulating does.
         """
-        rows_in_group = sum(map(len, group))
-        measure = fgm is not None and self.state.progress.updates % PROBE_EVERY_UPDATES == 0
+        rows_in_group = self.rows_per_update or sum(map(len, group))
         loss = torch.zeros((), device=self.machine.device)
-        for number, rows in enumerate(group):
+        probed: list[Tensor] = []
+        for number, share in enumerate(self._shares_of(group, fgm)):
             probing = measure and number == 0  # no earlier batch's gradient is there yet
-            parts = self._parts(rows)
-            for part in parts:
+            for part in share.parts:
                 loss += self._backward(part, len(part) / rows_in_group)
-            if fgm:
-                if probing:
-                    self.probe.mark()
-                with fgm.attack(parts) as attacked:
-                    for part in parts if attacked else ():
-                        self._backward(part, len(part) / rows_in_group)
-                if probing:
-                    self.state.progress.fgm_ratio = self.probe.added_ratio()
+            if fgm is None or share.words is None:
+                continue
+            if probing:
+                self.probe.mark()
+            gradient = fgm.gradient(share.words)
+            self._sum_over_processes([gradient])
+            with fgm.attack(share.words, gradient) as weight:
+                for part in share.parts:
+                    self._backward(part, len(part) / rows_in_group * weight)
+            if probing:
+                probed = self.probe.measure()
+        gradients = self._gradients()
+        self._sum_over_processes([loss, *probed, *gradients])
         return loss
 
-    def _backward(self, batch: Batch, share: float) -> Tensor:
+    def _backward(self, batch: Batch, share: float | Tensor) -> Tensor:
         """Forward, scale, backward. ``share``: the batch's part of the update's rows."""
         with self.machine.precision.autocast():
             outputs = self.state.model(batch.input_ids, batch.attention_mask)
@@ -123,31 +170,69 @@ class Updater:
         self.state.scaler.scale(loss).backward()
         return loss.detach()
 
-    def _parts(self, rows: NDArray[np.int64]) -> list[Batch]:
-        """A batch, cut into equal parts where memory holds only so many rows at once."""
-        count = -(-len(rows) // (self.state.progress.rows_at_once or len(rows)))
-        return [
-            collate([self.examples[row] for row in part], self.pad_id).to(self.machine.device)
-            for part in np.array_split(rows, count)
-        ]
+    def _shares_of(self, group: Group, fgm: FGM | None) -> list[Share]:
+        """:meth:`_shares`, or what was made ahead of it."""
+        ahead, self._ahead = self._ahead, None
+        return ahead[1] if ahead and ahead[0] is group else self._shares(group, fgm)
 
-    def _backward_within_memory(
-        self, group: Sequence[NDArray[np.int64]], fgm: FGM | None
-    ) -> Tensor:
+    def _shares(self, group: Group, fgm: FGM | None) -> list[Share]:
+        """This process's share of each batch, in equal parts that memory holds."""
+        shares = []
+        for rows in group:
+            mine = self.world.share(rows)
+            count = -(-len(mine) // (self.state.progress.rows_at_once or len(rows)))
+            cut = np.array_split(mine, count) if count else []
+            parts = []
+            for numbers in cut:
+                some = [self.examples[row] for row in numbers]
+                texts = [example.input_ids for example in some]
+                parts.append((texts, collate_to(some, self.pad_id, self.machine.device)))
+            whole = [self.examples[row].input_ids for row in rows]
+            words = find_words(whole, parts, self.machine.device) if fgm else None
+            shares.append(Share([part for _, part in parts], words))
+        return shares
+
+    def _gradients(self) -> list[Tensor]:
+        """All gradients; zeros where only other processes, with more rows, have one."""
+        parameters = [p for p in self.state.model.parameters() if p.requires_grad]
+        if self.world.size > 1:
+            self._meet()
+            somewhere = self.world.any_of([p.grad is not None for p in parameters])
+            for parameter, has_gradient in zip(parameters, somewhere, strict=True):
+                if has_gradient and parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+        return [p.grad for p in parameters if p.grad is not None]
+
+    def _sum_over_processes(self, tensors: list[Tensor]) -> None:
+        """In place; begun only when no process has to stop before it."""
+        self._meet()
+        self.world.sum_(tensors)
+
+    def _meet(self) -> None:
+        """Raises MemoryFullElsewhere when another process's memory was full before it came here."""
+        if self.world.any(False):
+            raise MemoryFullElsewhere("another process's memory is full")
+
+    def _backward_within_memory(self, group: Group, fgm: FGM | None, measure: bool) -> Tensor:
         """:meth:`_backward_group`; all of it again with half as many rows while memory is full.
 
-        Half of a gradient is never used. The new limit stays for the rest of the fold.
+        Half of a gradient is never used. The new limit stays for the rest of the fold, and is the
+        same in all processes: the one whose memory is full says so where they meet next.
         """
         progress, randomness = self.state.progress, random_states()
-        largest = max(map(len, group))
+        largest = -(-max(map(len, group)) // self.world.size)
         too_many = 0
         while True:
             try:
-                loss = self._backward_group(group, fgm)
+                loss = self._backward_group(group, fgm, measure)
                 break
             except (RuntimeError, MemoryError) as error:
+                if not is_memory_full(error):
+                    raise
+                if not isinstance(error, MemoryFullElsewhere):
+                    self.world.any(True)
                 at_once = min(largest, progress.rows_at_once or largest)
-                if not is_memory_full(error) or at_once == 1:
+                if at_once == 1:
                     raise
                 too_many = too_many or at_once
                 progress.rows_at_once = -(-at_once // 2)
@@ -175,3 +260,22 @@ class Updater:
                 f"fold {self.fold}: {progress.skipped_in_a_row} updates in a row had gradients "
                 'that are not finite. Try precision="float32" or a lower learning_rate.'
             )
+
+
+def step_if_finite(optimizer: Any, norm: Tensor) -> None:
+    """The optimizer's step; none at all when the gradients' norm is not finite.
+
+    A fused AdamW leaves the step out on the device, as under a loss scaler, and nothing waits.
+
+    Args:
+        optimizer: AdamW, its gradients unscaled.
+        norm: of all its gradients together.
+    """
+    if optimizer.defaults.get("fused"):
+        optimizer.found_inf = torch.isfinite(norm).logical_not().float()
+        try:
+            optimizer.step()
+        finally:
+            del optimizer.found_inf
+    elif torch.isfinite(norm):
+        optimizer.step()
