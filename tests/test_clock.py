@@ -57,3 +57,12 @@ def test_setting_the_wall_clock_back_does_not_give_more_time(monkeypatch) -> Non
 )
 def test_seconds_read_well(seconds: float, text: str) -> None:
     assert format_seconds(seconds) == text
+
+
+def test_a_clock_can_go_on_where_another_one_stands(moment) -> None:
+    first = Clock(60, now=lambda: moment[0])
+    moment[0] += 45
+    second = Clock(60, used_seconds=first.elapsed_seconds, shared_by=2, now=lambda: moment[0])
+    moment[0] += 5
+    assert (second.elapsed_seconds, second.left_seconds) == (50, 10)
+    assert (first.shared_by, second.shared_by) == (1, 2)

@@ -12,9 +12,12 @@ import torch
 from kernel_lib.errors import SettingsError
 from kernel_lib.runtime import device as module
 from kernel_lib.runtime.device import (
+    Place,
     Precision,
     keep_freed_memory,
+    make_places,
     pick_device,
+    pick_devices,
     pick_precision,
     random_states,
     restore_random_states,
@@ -28,11 +31,15 @@ CUDA = torch.device("cuda", 0)
 
 @pytest.fixture
 def gpu(monkeypatch):
-    """Makes torch report a GPU of a capability; nothing is computed on it."""
+    """Makes torch report GPUs of these capabilities; nothing is computed on them."""
 
-    def make(capability: tuple[int, int], architectures=ARCHITECTURES) -> None:
+    def make(*capabilities: tuple[int, int], architectures=ARCHITECTURES) -> None:
+        def capability(device=0) -> tuple[int, int]:
+            return capabilities[getattr(device, "index", device)]
+
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: capability)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: len(capabilities))
+        monkeypatch.setattr(torch.cuda, "get_device_capability", capability)
         monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: architectures)
         monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: "A made-up GPU")
         # On a T4 torch says yes: it counts emulation.
@@ -109,6 +116,60 @@ def test_a_gpu_too_old_for_this_torch_is_an_error_with_the_cure(gpu, capability)
     message = str(caught.value)
     assert "A made-up GPU" in message and f"{capability[0]}.{capability[1]}" in message
     assert "7.5" in message and "T4" in message
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "wanted", "picked"),
+    [
+        ([(7, 5), (7, 5)], 0, [0, 1]),
+        ([(7, 5), (7, 5)], 1, [0]),
+        ([(7, 5), (7, 5)], 2, [0, 1]),
+        ([(8, 0)] * 4, 3, [0, 1, 2]),
+        ([(6, 0), (8, 6), (3, 5), (7, 5)], 0, [1, 3]),
+    ],
+    ids=["T4 x2", "one of them", "both", "three of four", "old cards between"],
+)
+def test_as_many_gpus_as_wanted_are_picked_of_those_torch_can_use(
+    gpu, capabilities, wanted: int, picked: list[int], capsys
+) -> None:
+    gpu(*capabilities)
+    assert pick_devices(wanted) == [torch.device("cuda", index) for index in picked]
+    assert pick_device() == torch.device("cuda", picked[0])
+    assert capsys.readouterr().out == ""
+
+
+def test_more_gpus_than_there_are_is_said_and_all_are_used(gpu, capsys) -> None:
+    gpu((7, 5))
+    assert pick_devices(2) == [CUDA]
+    assert capsys.readouterr().out == "devices=2, but torch can use 1 here\n"
+
+
+@pytest.mark.parametrize(("wanted", "count"), [(0, 1), (1, 1), (3, 3)])
+def test_a_cpu_is_one_device_unless_several_processes_are_wanted(wanted: int, count: int) -> None:
+    assert pick_devices(wanted) == [torch.device("cpu")] * count
+
+
+def test_a_device_alone_keeps_all_threads_and_several_share_them(monkeypatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    two = [torch.device("cuda", 0), torch.device("cuda", 1)]
+    assert make_places(two, jobs=3) == [Place(two[0], 2), Place(two[1], 2)]
+    assert make_places(two, jobs=1) == [Place(two[0])] == make_places(two, jobs=0)
+    assert [place.threads for place in make_places([torch.device("cpu")] * 6, jobs=9)] == [1] * 6
+
+
+def test_a_place_that_is_occupied_counts_its_threads_and_is_the_current_gpu(monkeypatch) -> None:
+    current: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    before = torch.get_num_threads()
+    second = torch.device("cuda", 1)
+    try:
+        assert Place(second, 1).occupy() == second
+        assert torch.get_num_threads() == 1 and current == [second]
+        Place(torch.device("cpu")).occupy()
+        assert torch.get_num_threads() == 1 and current == [second]
+    finally:
+        torch.set_num_threads(before)
+    assert str(Place(second, 1)) == "cuda:1"
 
 
 def draw() -> list[object]:

@@ -18,6 +18,7 @@ import torch
 from kernel_lib.artifacts import MANIFEST, TOKENIZER, WEIGHTS, load_weights, open_run
 from kernel_lib.config import InferenceSettings
 from kernel_lib.errors import ArtifactError, DataError, SubmissionError
+from kernel_lib.model.heads import PooledModel
 from kernel_lib.results import ensemble
 from kernel_lib.results.ensemble import predict_submission
 from kernel_lib.results.members import task_of
@@ -147,8 +148,8 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> SlowModels:
     models = SlowModels()
     make = RegressionTask.empty_model
 
-    def empty_model(task: RegressionTask, fold_folder: Path):
-        model = make(task, fold_folder)
+    def empty_model(task: RegressionTask, fold_folder: Path, **options: Any):
+        model = make(task, fold_folder, **options)
         model.register_forward_pre_hook(lambda *_: models.begin(fold_folder))
         return model
 
@@ -164,14 +165,14 @@ def big_and_small(run_folder: Path, slow: SlowModels, tmp_path: Path) -> dict[st
         copy_run(run_folder, tmp_path / "small", score=0.6),
         copy_run(run_folder, tmp_path / "big", score=0.5),
     )
-    return {"runs": tuple(map(str, runs)), "batch_size": 1}
+    return {"runs": tuple(map(str, runs)), "eval_batch_tokens": 1}
 
 
-@pytest.mark.parametrize("batch_size", [1, 3, 16])
-def test_the_submission_is_the_mean_of_the_folds_whatever_the_batch_size(
-    run_folder: Path, material, tmp_path: Path, batch_size: int
+@pytest.mark.parametrize("batch_tokens", [1, 400, 8192])
+def test_the_submission_is_the_mean_of_the_folds_whatever_the_batches(
+    run_folder: Path, material, tmp_path: Path, batch_tokens: int
 ) -> None:
-    found = infer(run_folder, material.competition, tmp_path, batch_size=batch_size)
+    found = infer(run_folder, material.competition, tmp_path, eval_batch_tokens=batch_tokens)
     expected = predict_one_by_one(run_folder, material.competition).set_index("text_id")
     sample = pd.read_csv(material.competition / "sample_submission.csv", dtype={"text_id": str})
     assert found["text_id"].tolist() == sample["text_id"].tolist()
@@ -251,6 +252,22 @@ def test_inference_computes_in_the_precision_that_was_asked_for(
     monkeypatch.setattr(ensemble, "predict", noting)
     infer(run_folder, material.competition, tmp_path, precision=precision)
     assert used == [precision, precision]  # two folds
+
+
+@pytest.mark.parametrize("attention", ["fast", "stock"])
+def test_inference_computes_attention_as_was_asked_for(
+    run_folder: Path, material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, attention: str
+) -> None:
+    used = []
+    make = RegressionTask.empty_model
+
+    def noting(task: RegressionTask, fold_folder: Path, **options: Any):
+        used.append(options["attention"])
+        return make(task, fold_folder, **options)
+
+    monkeypatch.setattr(RegressionTask, "empty_model", noting)
+    infer(run_folder, material.competition, tmp_path, attention=attention)
+    assert used == [attention, attention]  # two folds
 
 
 # The file in the first seconds.
@@ -370,6 +387,25 @@ def test_the_final_bytes_do_not_depend_on_which_run_is_best(
     assert len(orders) == 3 and len(contents) == 1
 
 
+def test_what_memory_holds_is_found_out_once_for_all_folds(
+    run_folder: Path, material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    forward, seen = PooledModel.forward, []
+
+    def limited(model, input_ids, attention_mask):
+        seen.append(len(input_ids))
+        if len(input_ids) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB")
+        return forward(model, input_ids, attention_mask)
+
+    expected = predict_one_by_one(run_folder, material.competition)
+    monkeypatch.setattr(PooledModel, "forward", limited)
+    found = infer(run_folder, material.competition, tmp_path, eval_batch_tokens=7 * 64)
+    assert_values(found, expected)
+    assert seen.count(7) == seen.count(4) == 1  # in the first fold, not in the second
+    assert capsys.readouterr().out.count("memory is full") == 2
+
+
 # The clock.
 
 
@@ -384,7 +420,7 @@ def test_on_any_budget_the_file_is_always_valid_and_never_late_by_more_than_a_ba
     slow.before_batch = lambda: check_submission(tmp_path / "submission.csv", sample)
     runs = (str(run_folder), str(other))
     clock = slow.clock(budget)
-    infer(run_folder, material.competition, tmp_path, clock, runs=runs, batch_size=1)
+    infer(run_folder, material.competition, tmp_path, clock, runs=runs, eval_batch_tokens=1)
     check_submission(tmp_path / "submission.csv", sample, lowest=1, highest=5)
     assert max(when for _, when in slow.begun) <= budget
     assert slow.moment <= budget + 1
@@ -439,7 +475,7 @@ def test_a_fold_that_the_clock_ends_is_dropped_whole(
     slow.batch_seconds = {"run": 1.0}
     clock = slow.clock(12)
     slow.before_batch = lambda: slow.batch_seconds.update(run=2.0 if len(slow.begun) > 8 else 0.5)
-    found = infer(run_folder, material.competition, tmp_path, clock, batch_size=1)
+    found = infer(run_folder, material.competition, tmp_path, clock, eval_batch_tokens=1)
     assert len(slow.begun) == 13
     assert_values(found, predict_one_by_one(run_folder, material.competition, (0,)))
     assert "run fold 1: dropped after 9 s, the time budget is used up" in capsys.readouterr().out

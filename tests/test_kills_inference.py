@@ -27,7 +27,7 @@ def infer(run_folder: Path, data_dir: Path, work: Path) -> None:
             runs=(str(run_folder),),
             data_dir=str(data_dir),
             submission=str(work / "submission.csv"),
-            batch_size=1,
+            eval_batch_tokens=1,
             precision="float32",
         )
     )

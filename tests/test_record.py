@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import shutil
 
+import numpy as np
 import pytest
 
 from kernel_lib.errors import ArtifactError, DataError, SettingsError
 from kernel_lib.runtime.clock import Clock
-from kernel_lib.training import record
+from kernel_lib.text.batches import Example
+from kernel_lib.training import sessions
 from kernel_lib.training.record import examples_fingerprint, score_line
 
 
@@ -38,8 +41,19 @@ def test_without_a_finished_fold_the_line_says_what_to_do(make_case) -> None:
 
 def test_settings_that_only_say_where_may_change_between_sessions(make_case) -> None:
     first = make_case(folds=(0,)).cross_validate()
-    second = make_case(folds=(0,), time_budget_seconds=5.0, eval_batch_size=3).cross_validate()
+    second = make_case(folds=(0,), time_budget_seconds=5.0, eval_batch_tokens=300).cross_validate()
     assert first.id == second.id
+
+
+def test_the_fingerprint_is_that_of_ids_kept_as_int64_by_earlier_releases() -> None:
+    ids, target = np.array([1, 7, 2]), np.array([3.5, 1.0], dtype=np.float32)
+    whole = hashlib.sha256()
+    for part in (b"essay", ids.astype("<i8").tobytes(), target.tobytes()):
+        whole.update(len(part).to_bytes(8, "little") + part)
+    examples = [Example("essay", ids.astype(np.int32), target)]
+    assert examples_fingerprint(examples) == whole.hexdigest()[:16]
+    examples[0].input_ids[1] = 8
+    assert examples_fingerprint(examples) != whole.hexdigest()[:16]
 
 
 def test_another_tokenizer_is_refused(make_case) -> None:
@@ -89,7 +103,7 @@ def test_a_copy_that_was_interrupted_is_made_again(
 
     case = make_case(resume_from=str(tmp_path / "attached"))
     with monkeypatch.context() as patch:
-        patch.setattr(record.shutil, "copyfile", full)
+        patch.setattr(sessions.shutil, "copyfile", full)
         with pytest.raises(ArtifactError, match="No space left"):
             case.cross_validate()
     files = [path.name for path in (tmp_path / "run").rglob("*") if path.is_file()]

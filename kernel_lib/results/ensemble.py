@@ -7,6 +7,7 @@ time budget does not hold is left out, the least valuable first.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -26,10 +27,19 @@ from kernel_lib.results.members import (
     in_rounds,
 )
 from kernel_lib.results.submission import make_submission, remove_leftovers, write_submission
-from kernel_lib.runtime.clock import Clock, format_seconds
-from kernel_lib.runtime.device import keep_freed_memory, pick_device, pick_precision, versions
+from kernel_lib.results.visits import Plan, Prediction, Visit
+from kernel_lib.runtime.clock import Clock
+from kernel_lib.runtime.crew import hire
+from kernel_lib.runtime.device import (
+    keep_freed_memory,
+    make_places,
+    pick_devices,
+    pick_precision,
+    versions,
+)
 from kernel_lib.runtime.progress import progress_bar
 from kernel_lib.runtime.release import compare_versions
+from kernel_lib.runtime.worker import Station
 from kernel_lib.training.memory import release_memory
 from kernel_lib.training.prediction import TimeIsUp, predict
 
@@ -54,7 +64,6 @@ def predict_submission(settings: InferenceSettings, clock: Clock | None = None) 
             before that stays.
     """
     clock = clock or Clock(settings.time_budget_seconds)
-    keep_freed_memory()
     members = gather_members(find_runs(settings.runs))
     ranked = best_first(members)
     task = ranked[0].task
@@ -79,18 +88,43 @@ def predict_submission(settings: InferenceSettings, clock: Clock | None = None) 
     check_members(members)
     visits = in_rounds(ranked)
     _prepare(visits, test, clock)
-    device = pick_device()
-    for member, fold in visits:
-        if not clock.allows(0):
-            break
-        predictions = _predict_if_time(member, fold, settings, clock, device)
-        release_memory(device)
-        if predictions is not None:
-            member.predictions[fold] = predictions
-            # In the order they were found: the last digit is not to depend on who came first.
-            write(np.mean([each.mean() for each in members if each.predictions], axis=0))
-    _print_outcome(members, clock)
+    places = make_places(pick_devices(settings.devices), jobs=len(visits))
+    plan, work = Plan(ranked, visits, clock), PredictWork(ranked, settings)
+    with hire(work, places, clock=clock, name=str) as crew:
+        for outcome in crew.outcomes(plan.next_visit):
+            if plan.count(outcome):
+                # In the order they were found: the last digit is not to depend on who came first.
+                write(np.mean([each.mean() for each in members if each.predictions], axis=0))
+    plan.print_outcome(members)
+    plan.raise_failures()
     return path
+
+
+@dataclass(frozen=True)
+class PredictWork:
+    """Predicts with one fold of one run, in this process or in a worker's.
+
+    Attributes:
+        members: the runs, the best first; their test rows are encoded.
+        settings: of the notebook.
+    """
+
+    members: Sequence[Member]
+    settings: InferenceSettings
+
+    def __call__(self, visit: Visit, station: Station) -> Prediction:
+        """Predicts all rows, unless the clock ends it."""
+        keep_freed_memory()
+        device, clock = station.place.occupy(), station.clock
+        began = clock.elapsed_seconds
+        try:
+            member = self.members[visit.member]
+            values = _predict_fold(member, visit.fold, self.settings, clock, device)
+            found = Prediction(values, clock.elapsed_seconds - began)
+        except TimeIsUp as stop:
+            found = Prediction(None, clock.elapsed_seconds - began, stop.more_seconds)
+        release_memory(device)
+        return found
 
 
 def _first_guess(member: Member) -> tuple[NDArray[np.float64], str]:
@@ -124,38 +158,12 @@ def _prepare(visits: Sequence[tuple[Member, int]], test: pd.DataFrame, clock: Cl
         read_manifest(member.folds[fold], fold, check=(WEIGHTS, CONFIG))
 
 
-def _predict_if_time(
-    member: Member, fold: int, settings: InferenceSettings, clock: Clock, device: torch.device
-) -> NDArray[np.float32] | None:
-    """One fold's predictions; None, with a line that says why, when the clock does not hold it."""
-    name = f"{member.name} fold {fold}"
-    left = format_seconds(clock.left_seconds)
-    if not clock.allows(member.fold_seconds):
-        print(f"{name}: skipped, needs about {format_seconds(member.fold_seconds)}, {left} left")
-        return None
-    began = clock.elapsed_seconds
-    try:
-        predictions = _predict_fold(member, fold, settings, clock, device)
-    except TimeIsUp as stop:
-        spent = clock.elapsed_seconds - began
-        member.fold_seconds = spent + stop.more_seconds
-        if clock.allows(0):
-            why = f"needs at least {format_seconds(stop.more_seconds)} more"
-            why += f", {format_seconds(clock.left_seconds)} left"
-        else:
-            why = "the time budget is used up"
-        print(f"{name}: dropped after {format_seconds(spent)}, {why}")
-        return None
-    member.fold_seconds = clock.elapsed_seconds - began
-    return predictions
-
-
 def _predict_fold(
     member: Member, fold: int, settings: InferenceSettings, clock: Clock, device: torch.device
 ) -> NDArray[np.float32]:
     """One fold's clipped predictions for all rows, ``(rows, columns)``."""
     folder = member.folds[fold].fold_folder(fold)
-    model = member.task.empty_model(folder)
+    model = member.task.empty_model(folder, attention=settings.attention)
     load_weights(model, folder / WEIGHTS)
     model.to(device)
     with progress_bar(len(member.examples), f"{member.name} fold {fold}", unit="text") as bar:
@@ -163,29 +171,11 @@ def _predict_fold(
             model,
             member.examples,
             pad_id=member.pad_id,
-            batch_size=settings.batch_size,
+            batch_tokens=settings.eval_batch_tokens,
             device=device,
             precision=pick_precision(settings.precision, device),
             bar=bar,
             clock=clock,
+            limit=member.limit,
         )
     return member.task.clip(predictions)
-
-
-def _print_outcome(members: Sequence[Member], clock: Clock) -> None:
-    """What the submission is made of and, loudly, what it is not."""
-    parts = []
-    for member in members:
-        used = " ".join(map(str, sorted(member.predictions))) or "none"
-        left_out = [str(fold) for fold in member.folds if fold not in member.predictions]
-        skipped = f" ({' '.join(left_out)} skipped: time)" if left_out else ""
-        parts.append(f"{member.name}: {used}{skipped}")
-    total = sum(len(member.folds) for member in members)
-    done = sum(len(member.predictions) for member in members)
-    if done < total:
-        rest = "the folds that were done" if done else "no model's prediction, only the first guess"
-        print(
-            f"NOT ALL FOLDS: {total - done} of {total} did not fit in the time budget of "
-            f"{format_seconds(clock.budget_seconds)}; the submission holds {rest}"
-        )
-    print(f"folds used: {'; '.join(parts)}")

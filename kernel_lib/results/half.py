@@ -174,7 +174,7 @@ def _predict(
             model.to(device),
             valid,
             pad_id=pad_id,
-            batch_size=task.settings.eval_batch_size,
+            batch_tokens=task.settings.eval_batch_tokens,
             device=device,
             precision=pick_precision(task.settings.precision, device),
             bar=bar,

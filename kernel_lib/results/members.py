@@ -18,6 +18,8 @@ from kernel_lib.runtime.paths import input_folders, input_root
 from kernel_lib.tasks.regression import RegressionSettings, RegressionTask
 from kernel_lib.text.batches import Example
 from kernel_lib.text.tokenizer import load_tokenizer, token_fingerprint
+from kernel_lib.training.prediction import TokenLimit
+from kernel_lib.training.sessions import furthest
 
 
 @dataclass
@@ -33,6 +35,7 @@ class Member:
         pad_id: its tokenizer's, likewise.
         predictions: ``(rows, columns)`` of each fold that is done.
         fold_seconds: what a fold takes, as far as this session knows; 0: nothing yet.
+        limit: what memory was found to hold by the folds before, in this process.
     """
 
     name: str
@@ -43,11 +46,12 @@ class Member:
     pad_id: int = 0
     predictions: dict[int, NDArray[np.float32]] = field(default_factory=dict)
     fold_seconds: float = 0.0
+    limit: TokenLimit = field(default_factory=TokenLimit)
 
     @property
     def record(self) -> dict[str, Any]:
         """The record of the session that got furthest."""
-        return _furthest(self.sessions).record
+        return furthest(self.sessions).record
 
     def mean(self) -> NDArray[np.float64]:
         """Over the folds that are done, summed in their order whatever order they were done in."""
@@ -111,7 +115,7 @@ def gather_members(runs: Sequence[Run]) -> list[Member]:
                 if fold in folds:
                     print(f"{run.folder}: fold {fold} is also in {folds[fold].folder}; taken once")
                 folds.setdefault(fold, run)
-        task = task_of(_furthest(sessions))
+        task = task_of(furthest(sessions))
         members.append(Member(name, sessions, dict(sorted(folds.items())), task))
     return members
 
@@ -165,7 +169,7 @@ def encode_test(member: Member, test: pd.DataFrame) -> None:
     Raises:
         ArtifactError: it gives other ids than in training.
     """
-    folder = _furthest(member.sessions).folder / TOKENIZER
+    folder = furthest(member.sessions).folder / TOKENIZER
     tokenizer = load_tokenizer(folder)
     found, written = token_fingerprint(tokenizer), member.record["identity"].get("tokens")
     if found != written:
@@ -175,10 +179,6 @@ def encode_test(member: Member, test: pd.DataFrame) -> None:
         )
     member.examples = member.task.encode(test, tokenizer)
     member.pad_id = int(tokenizer.pad_token_id)
-
-
-def _furthest(sessions: Sequence[Run]) -> Run:
-    return max(sessions, key=lambda run: len(run.finished_folds()))
 
 
 def _short_names(folders: Sequence[Path]) -> list[str]:

@@ -11,17 +11,26 @@ class Clock:
 
     Args:
         budget_seconds: how long the run may take.
+        used_seconds: of it, before this clock was made; another process hands its clock on so.
+        shared_by: how many processes spend the budget side by side.
         now: gives the time in seconds; the system's clock that nobody can set back.
     """
 
-    def __init__(self, budget_seconds: float, *, now: Callable[[], float] = time.monotonic) -> None:
-        self.budget_seconds = budget_seconds
+    def __init__(
+        self,
+        budget_seconds: float,
+        *,
+        used_seconds: float = 0.0,
+        shared_by: int = 1,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.budget_seconds, self.shared_by = budget_seconds, shared_by
         self._now = now
-        self._start = now()
+        self._start = now() - used_seconds
 
     @property
     def elapsed_seconds(self) -> float:
-        """Seconds since the clock was made."""
+        """Seconds of the budget that are used, from when its first clock was made."""
         return self._now() - self._start
 
     @property

@@ -7,7 +7,7 @@ import ctypes
 import importlib.metadata
 import platform
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,24 +45,79 @@ class Precision:
             yield
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where one of several processes computes.
+
+    Attributes:
+        device: a GPU of its own, or the CPU.
+        threads: how many it may compute with; 0: as many as torch takes by itself.
+    """
+
+    device: torch.device
+    threads: int = 0
+
+    def __str__(self) -> str:
+        return str(self.device)
+
+    def occupy(self) -> torch.device:
+        """Makes this process compute here. Returns the device."""
+        if self.threads:
+            torch.set_num_threads(self.threads)
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)  # what names no GPU means this one
+        return self.device
+
+
 def pick_device() -> torch.device:
     """The first GPU that this torch can run on, else the CPU.
 
     Raises:
-        SettingsError: there is a GPU, but torch was built without kernels for it.
+        SettingsError: there are GPUs, but torch was built without kernels for them.
+    """
+    return pick_devices(1)[0]
+
+
+def pick_devices(wanted: int = 0) -> list[torch.device]:
+    """The GPUs that this torch can run on, or, where there is no GPU, the CPU.
+
+    Args:
+        wanted: how many at most; 0: all GPUs. Without a GPU, the CPU as many times as wanted, for
+            so many processes on it.
+
+    Raises:
+        SettingsError: as for :func:`pick_device`.
     """
     if not torch.cuda.is_available():
-        return torch.device("cpu")
-    major, minor = torch.cuda.get_device_capability(0)
-    built_for = [arch for arch in torch.cuda.get_arch_list() if arch.startswith("sm_")]
-    oldest = min((int(arch.removeprefix("sm_").rstrip("af")) for arch in built_for), default=0)
-    if major * 10 + minor < oldest:
+        return [torch.device("cpu")] * max(1, wanted)
+    gpus = range(torch.cuda.device_count())
+    usable = [gpu for gpu in gpus if torch.cuda.get_device_capability(gpu) >= _oldest_capability()]
+    if not usable:
+        major, minor = torch.cuda.get_device_capability(0)
+        oldest = ".".join(map(str, _oldest_capability()))
         raise SettingsError(
             f"{torch.cuda.get_device_name(0)} has compute capability {major}.{minor}, but torch "
-            f"{torch.__version__} starts at {oldest / 10}. On Kaggle choose the accelerator "
+            f"{torch.__version__} starts at {oldest}. On Kaggle choose the accelerator "
             "GPU T4 x2."
         )
-    return torch.device("cuda", 0)
+    if wanted > len(usable):
+        print(f"devices={wanted}, but torch can use {len(usable)} here")
+    return [torch.device("cuda", gpu) for gpu in usable[: wanted or None]]
+
+
+def make_places(devices: Sequence[torch.device], jobs: int) -> list[Place]:
+    """A place for each process, no more than there are jobs; the CPU's threads are shared out."""
+    used = devices[: max(1, jobs)]
+    if len(used) == 1:
+        return [Place(used[0])]
+    return [Place(device, max(1, torch.get_num_threads() // len(used))) for device in used]
+
+
+def _oldest_capability() -> tuple[int, int]:
+    """The oldest GPU that torch was built for."""
+    built_for = [arch for arch in torch.cuda.get_arch_list() if arch.startswith("sm_")]
+    oldest = min((int(arch.removeprefix("sm_").rstrip("af")) for arch in built_for), default=0)
+    return oldest // 10, oldest % 10
 
 
 def pick_precision(wanted: str, device: torch.device) -> Precision:

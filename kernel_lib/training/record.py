@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -32,14 +30,12 @@ from kernel_lib.config import digest
 from kernel_lib.errors import ArtifactError, DataError
 from kernel_lib.runtime.clock import format_seconds
 from kernel_lib.runtime.device import versions
-from kernel_lib.runtime.files import read_json, replacing, sha256, write_json
+from kernel_lib.runtime.files import sha256
 from kernel_lib.text.batches import Example
 from kernel_lib.text.tokenizer import save_tokenizer, token_fingerprint
+from kernel_lib.training.sessions import differences, is_temporary, join_sessions
 from kernel_lib.training.state import RESUME
 from kernel_lib.training.task import Task
-
-# As runtime.files.replacing names them, and as safetensors does inside its save_file.
-TEMPORARY = r"\..+\.[0-9a-f]{8}\.tmp|\.tmp[0-9A-Za-z]{6}"
 
 
 def open_or_begin(
@@ -73,9 +69,10 @@ def open_or_begin(
     }
     run_id = digest(identity)
     if settings.resume_from and not (folder / RUN_RECORD).exists():
-        earlier = open_run(Path(settings.resume_from))
-        _check_same(earlier, run_id, identity)
-        _copy_run(earlier.folder, folder)
+        earlier = [open_run(Path(session)) for session in settings.resume_from]
+        for session in earlier:
+            _check_same(session, run_id, identity)
+        join_sessions(earlier, folder)
     if (folder / RUN_RECORD).exists():
         run = open_run(folder)
         if run.id == run_id or _holds_work(run):
@@ -109,7 +106,7 @@ def open_or_begin(
 def _check_same(run: Run, run_id: str, identity: dict[str, Any]) -> None:
     if run.id != run_id:
         raise ArtifactError(
-            f"{run.folder} holds another run: {_differences(run.record['identity'], identity)}. "
+            f"{run.folder} holds another run: {differences(run.record['identity'], identity)}. "
             "Choose another output_dir, or delete this one."
         )
 
@@ -119,26 +116,13 @@ def _holds_work(run: Run) -> bool:
     return bool(run.finished_folds()) or any(run.folder.glob(f"fold*/{RESUME}"))
 
 
-def _copy_run(source: Path, target: Path) -> None:
-    """Copies a run from an input; its record comes last, so that half a copy does not count."""
-    for path in sorted(source.rglob("*")):
-        if path.is_file() and path != source / RUN_RECORD and not _is_temporary(path):
-            with replacing(target / path.relative_to(source)) as temporary:
-                shutil.copyfile(path, temporary)  # without its mode: inputs are read-only
-    write_json(target / RUN_RECORD, read_json(source / RUN_RECORD))
-
-
 def _remove_leftovers(run: Run) -> None:
     """What a killed session left: half-written files, and states of folds that it finished."""
     for path in run.folder.rglob(".*"):
-        if _is_temporary(path):
+        if is_temporary(path):
             path.unlink()
     for fold in run.finished_folds():
         (run.fold_folder(fold) / RESUME).unlink(missing_ok=True)
-
-
-def _is_temporary(path: Path) -> bool:
-    return re.fullmatch(TEMPORARY, path.name) is not None
 
 
 def with_scores(task: Task, run: Run) -> Run:
@@ -210,7 +194,8 @@ def examples_fingerprint(examples: Sequence[Example]) -> str:
     whole = hashlib.sha256()
     for example in examples:
         target = b"" if example.target is None else example.target.tobytes()
-        for part in (example.id.encode(), example.input_ids.tobytes(), target):
+        ids = example.input_ids.astype(np.int64)  # as earlier releases kept them
+        for part in (example.id.encode(), ids.tobytes(), target):
             whole.update(len(part).to_bytes(8, "little") + part)
     return whole.hexdigest()[:16]
 
@@ -218,16 +203,3 @@ def examples_fingerprint(examples: Sequence[Example]) -> str:
 def _backbone_fingerprint(folder: Path) -> str:
     files = [path for path in sorted(folder.iterdir()) if path.suffix in (".safetensors", ".bin")]
     return digest({path.name: sha256(path) for path in [folder / "config.json", *files]})
-
-
-def _differences(old: dict[str, Any], new: dict[str, Any]) -> str:
-    """What two identities differ in, the settings by name."""
-    parts = [
-        f"{name} was {old['settings'].get(name)!r}, is {value!r}"
-        for name, value in new["settings"].items()
-        if old["settings"].get(name) != value
-    ]
-    parts += [
-        f"other {key}" for key in ("data", "tokens", "folds", "backbone") if old[key] != new[key]
-    ]
-    return "; ".join(parts) or "another task"
