@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= $(shell nproc 2>/dev/null || echo 2)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test test-kaggle lint notebooks back dataset weights check rehearse push clean
+.PHONY: help setup demo run test test-kaggle lint notebooks back dataset weights merge check rehearse push bench clean
 
 help:  ## Show what there is to make
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ weights: $(READY)  ## Make a dataset of a run: make weights RUN=folder [NAME=fb3
 	@$(BIN)/python -m kernel_lib.offline.upload.package weights --run "$(if $(HALF),build/half/run,$(RUN))" \
 		$(if $(NAME),--name "$(NAME)") $(if $(OWNER),--owner $(OWNER))
 
+merge: $(READY)  ## Join folds of several notebooks: make merge RUNS="a/run b/run" OUT=build/run
+	@$(BIN)/python -m kernel_lib.results.merge $(RUNS) --out "$(OUT)"
+
 check: $(READY)  ## Check metadata and notebooks against Kaggle's rules
 	@$(BIN)/python -m kernel_lib.offline.upload.metadata $(if $(OWNER),--owner $(OWNER))
 
@@ -67,6 +70,11 @@ push: dataset  ## Upload datasets and notebooks; shows what it would do unless G
 	@$(BIN)/python -m kernel_lib.offline.upload.package kernels $(if $(OWNER),--owner $(OWNER))
 	@$(BIN)/python -m kernel_lib.offline.upload.push $(if $(GO),--go) $(if $(ONLY),--only $(ONLY)) \
 		$(if $(MESSAGE),--message "$(MESSAGE)")
+
+bench: $(READY)  ## Compare speed and memory: make bench [DEVICE=cuda] [QUICK=1] [DATA=folder] [BACKBONE=folder] [RUN=folder]
+	@$(BIN)/python -m kernel_lib.bench $(if $(DEVICE),--device $(DEVICE)) $(if $(QUICK),--quick) \
+		$(if $(DATA),--data "$(DATA)") $(if $(BACKBONE),--backbone "$(BACKBONE)") $(if $(RUN),--run "$(RUN)") \
+		$(if $(LAYERS),--layers $(LAYERS)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(OUT),--out "$(OUT)")
 
 clean:  ## Remove build/ and caches; .venv stays
 	rm -rf build .pytest_cache .mypy_cache .ruff_cache

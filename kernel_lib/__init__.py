@@ -9,6 +9,7 @@ The floors, from the ground up; a file imports only from floors below its own:
 4. ``training``: losses, layer-wise rates, FGM, the one loop, the folds.
 5. ``tasks``: what a competition adds: settings, encoding, loss, score.
 6. ``results``: ensemble, submission, report.
+7. ``bench``: how quick all of it is, beside other ways; it does not travel to Kaggle.
 
 Apart from these, ``offline`` holds what only the laptop needs.
 

@@ -23,6 +23,7 @@ FLOORS = {
     "training": 4,
     "tasks": 5,
     "results": 6,
+    "bench": 7,
 }
 OFFLINE_MAY_USE = {"errors", "config", "metrics", "runtime", "offline"}
 FILES = sorted(PACKAGE.rglob("*.py"))

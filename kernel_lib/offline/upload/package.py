@@ -33,7 +33,7 @@ from kernel_lib.runtime.release import RELEASE_RECORD
 
 LIBRARY = Path(__file__).parents[2]
 LIBRARY_SLUG, WHEELS_SLUG = "kernel-lib", "kernel-lib-wheels"
-LAPTOP_ONLY = "offline"  # this room
+LAPTOP_ONLY = ("offline", "bench")  # this room, and what measures
 GIT_TIMEOUT_SECONDS = 30.0
 
 
@@ -76,7 +76,7 @@ def _shipped(source: Path) -> Iterator[str]:
     """The package's files that travel, by their path in it; hidden ones and caches do not."""
     for path in source.rglob("*"):
         name = path.relative_to(source)
-        skipped = name.parts[0] == LAPTOP_ONLY or "__pycache__" in name.parts
+        skipped = name.parts[0] in LAPTOP_ONLY or "__pycache__" in name.parts
         hidden = any(part.startswith(".") for part in name.parts)
         if not (skipped or hidden or path.is_dir() or name.as_posix() == RELEASE_RECORD):
             yield name.as_posix()
@@ -91,8 +91,9 @@ def _commit_of(source: Path, shipped: list[str]) -> tuple[str | None, bool]:
     commit = _git(source, "rev-parse", "HEAD")
     if not listed or not commit:
         return None, False
-    tracked = {name for name in listed.split("\0") if name and name.split("/")[0] != LAPTOP_ONLY}
-    different = _git(source, "diff", "--name-only", "HEAD", "--", ".", f":(exclude){LAPTOP_ONLY}")
+    tracked = {n for n in listed.split("\0") if n and n.split("/")[0] not in LAPTOP_ONLY}
+    left_out = [f":(exclude){room}" for room in LAPTOP_ONLY]
+    different = _git(source, "diff", "--name-only", "HEAD", "--", ".", *left_out)
     return commit, different != "" or tracked != set(shipped)
 
 
