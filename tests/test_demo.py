@@ -13,7 +13,7 @@ from kernel_lib.offline import demo
 def test_the_demo_ends_with_table_submission_and_report(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    demo.run_demo(tmp_path / "demo", train_rows=200)
+    demo.run_demo(tmp_path / "demo", train_rows=120)
     out = capsys.readouterr().out
     table = out[out.index("\nfold  rows  mcrmse") :]
     assert "predicting the mean: " in table and "done in " in table

@@ -8,7 +8,6 @@ These are forked from one that has done nothing but import, so they begin at onc
 from __future__ import annotations
 
 import contextlib
-import importlib
 import multiprocessing
 import os
 import sys
@@ -19,9 +18,6 @@ from typing import Any
 
 from kernel_lib.errors import KernelLibError, TrainingError
 
-PRELOADED = tuple(
-    f"kernel_lib.bench.{name}" for name in ("end_to_end", "cells", "precisions", "growth", "run")
-)
 FAILED = 1  # the exit status of a measurement that raised what nobody can cure
 
 _origin: Connection | None = None  # leads to the process that the others are forked from
@@ -84,8 +80,9 @@ def _serve(requests: Connection) -> None:
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # given two, the Trainer would use both
     # A GPU that was so much as counted before a fork cannot be used after it.
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
-    for name in PRELOADED:
-        importlib.import_module(name)
+    # What is to be measured, imported once for all.
+    from kernel_lib.bench import cells, end_to_end, growth, precisions, run  # noqa: F401
+
     while True:
         try:
             function, arguments = requests.recv()
