@@ -2,7 +2,7 @@
 
     run.json      settings, versions, fingerprints, scores, seconds
     folds.csv     id, fold
-    oof.csv       id, fold, true_<target>..., pred_<target>...
+    oof.csv       id, fold, and what the task predicted: true_<target>, pred_<target>, or texts
     tokenizer/    tokenizer.json and its config, built at training time
     fold0/        model.safetensors, config.json, oof.csv, log.jsonl, and last of all manifest.json
     report.html
@@ -13,6 +13,7 @@ manifest names the run the weights belong to and their SHA-256. Nothing is pickl
 
 from __future__ import annotations
 
+import csv
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -109,8 +110,12 @@ def save_record(run: Run) -> None:
 
 
 def write_csv(frame: pd.DataFrame, path: Path) -> None:
-    """Writes a table atomically; floats so that reading them gives the same float back."""
-    write_text(path, frame.to_csv(index=False, lineterminator="\n"))
+    """Writes a table atomically; floats so that reading them gives the same float back, and texts
+    in quotes where they hold line ends of any kind."""
+    texts = frame.select_dtypes(exclude="number")
+    returns = any(texts[name].astype(str).str.contains("\r").any() for name in texts)
+    quoting = csv.QUOTE_NONNUMERIC if returns else csv.QUOTE_MINIMAL
+    write_text(path, frame.to_csv(index=False, lineterminator="\n", quoting=quoting))
 
 
 def save_tensors(
@@ -220,11 +225,11 @@ def load_weights(model: nn.Module, path: Path) -> None:
 
 
 def read_oof(run: Run, fold: int) -> pd.DataFrame:
-    """A finished fold's out-of-fold predictions: ids as text, floats exactly as written."""
+    """A finished fold's out-of-fold predictions: text as it was, floats exactly as written."""
     read_manifest(run, fold, check=(OOF,))
     frame = pd.read_csv(run.fold_folder(fold) / OOF, dtype=str, keep_default_na=False)
     _, fold_column, *values = frame.columns
     frame[fold_column] = frame[fold_column].map(int)
-    for name in values:
+    for name in (name for name in values if name.startswith(("true_", "pred_"))):
         frame[name] = frame[name].map(float)  # python's float, since pandas' reader may round
     return frame

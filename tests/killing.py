@@ -20,7 +20,7 @@ MODULES = (
     "pytest",
     "tests.conftest",  # the same environment, and no network for the children either
     "kernel_lib.results.ensemble",
-    "kernel_lib.results.submission",
+    "kernel_lib.tasks.submission",
     "kernel_lib.training.crossval",
 )
 START_SECONDS = 120  # a child that has not begun by then never will

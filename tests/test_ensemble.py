@@ -22,12 +22,13 @@ from kernel_lib.model.heads import PooledModel
 from kernel_lib.results import ensemble
 from kernel_lib.results.ensemble import predict_submission
 from kernel_lib.results.members import task_of
-from kernel_lib.results.submission import check_submission
 from kernel_lib.runtime.clock import Clock
+from kernel_lib.tasks import regression
 from kernel_lib.tasks.regression import RegressionTask
+from kernel_lib.tasks.submission import check_submission
 from kernel_lib.text.batches import collate
 from kernel_lib.text.tokenizer import load_tokenizer
-from kernel_lib.training.prediction import predict
+from kernel_lib.training.passes import predict_in_passes
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -85,7 +86,7 @@ def predict_one_by_one(
     run = open_run(run_folder)
     task = task_of(run)
     tokenizer = load_tokenizer(run_folder / TOKENIZER)
-    test, _ = task.read_test(str(data_dir))
+    test = task.read_test(InferenceSettings(data_dir=str(data_dir))).frame
     total = 0.0
     for fold in folds:
         model = task.empty_model(run.fold_folder(fold)).eval()
@@ -247,9 +248,9 @@ def test_inference_computes_in_the_precision_that_was_asked_for(
 
     def noting(*args, **options):
         used.append(options["precision"].name)
-        return predict(*args, **options)
+        return predict_in_passes(*args, **options)
 
-    monkeypatch.setattr(ensemble, "predict", noting)
+    monkeypatch.setattr(ensemble, "predict_in_passes", noting)
     infer(run_folder, material.competition, tmp_path, precision=precision)
     assert used == [precision, precision]  # two folds
 
@@ -340,13 +341,13 @@ def test_each_fold_replaces_the_file_by_a_better_one_the_best_run_first(
     best = make_run("best", seed=3, folds=(0,))
     set_score(best, 0.6)
     frames: list[pd.DataFrame] = []
-    write = ensemble.write_submission
+    write = regression.write_submission
 
     def noting(frame: pd.DataFrame, *args, **options) -> None:
         frames.append(frame)
         write(frame, *args, **options)
 
-    monkeypatch.setattr(ensemble, "write_submission", noting)
+    monkeypatch.setattr(regression, "write_submission", noting)
     data = material.competition
     found = infer(run_folder, data, tmp_path, runs=(str(run_folder), str(best)))
     fold = {
@@ -371,9 +372,9 @@ def test_the_final_bytes_do_not_depend_on_which_run_is_best(
     make_run, material, tmp_path: Path, slow: SlowModels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def in_float64(*args, **options):  # sums of float32 would be exact in any order
-        return predict(*args, **options) * np.float64(1.1)
+        return predict_in_passes(*args, **options) * np.float64(1.1)
 
-    monkeypatch.setattr(ensemble, "predict", in_float64)
+    monkeypatch.setattr(ensemble, "predict_in_passes", in_float64)
     runs = [make_run(name, seed=3 + seed, folds=(0,)) for seed, name in enumerate("abc")]
     slow.batch_seconds = dict.fromkeys("abc", 0.0)
     contents, orders = set(), set()

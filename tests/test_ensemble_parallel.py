@@ -19,7 +19,7 @@ from kernel_lib.config import InferenceSettings
 from kernel_lib.errors import TrainingError
 from kernel_lib.results import ensemble
 from kernel_lib.results.ensemble import predict_submission
-from kernel_lib.results.submission import check_submission
+from kernel_lib.tasks.submission import check_submission
 from kernel_lib.runtime import seat
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from kernel_lib.artifacts import MANIFEST, TOKENIZER, Run
+from kernel_lib.config import InferenceSettings
 from kernel_lib.errors import ArtifactError
 from kernel_lib.results.members import (
     best_first,
@@ -65,7 +66,7 @@ def test_a_run_without_a_finished_fold_is_refused(tmp_path: Path) -> None:
 
 def test_a_run_of_another_task_is_refused(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", "a")
-    with pytest.raises(ArtifactError, match="is of task 'ner'"):
+    with pytest.raises(ArtifactError, match="task 'ner' is not known"):
         task_of(Run(run.folder, {**run.record, "task": "ner"}))
 
 
@@ -161,7 +162,7 @@ def test_the_test_rows_are_encoded_by_the_runs_own_tokenizer_or_not_at_all(
 ) -> None:
     case = make_case()
     (member,) = gather_members([case.cross_validate()])
-    test, _ = case.task.read_test(str(material.competition))
+    test = case.task.read_test(InferenceSettings(data_dir=str(material.competition))).frame
     encode_test(member, test)
     expected = case.task.encode(test, case.tokenizer)
     assert [e.id for e in member.examples] == [e.id for e in expected]

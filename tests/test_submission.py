@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from kernel_lib.errors import ArtifactError, SubmissionError
-from kernel_lib.results.submission import (
+from kernel_lib.tasks.submission import (
     check_submission,
     make_submission,
     remove_leftovers,

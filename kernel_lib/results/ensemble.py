@@ -26,7 +26,6 @@ from kernel_lib.results.members import (
     gather_members,
     in_rounds,
 )
-from kernel_lib.results.submission import make_submission, remove_leftovers, write_submission
 from kernel_lib.results.visits import Plan, Prediction, Visit
 from kernel_lib.runtime.clock import Clock
 from kernel_lib.runtime.crew import hire
@@ -40,14 +39,16 @@ from kernel_lib.runtime.device import (
 from kernel_lib.runtime.progress import progress_bar
 from kernel_lib.runtime.release import compare_versions
 from kernel_lib.runtime.worker import Station
+from kernel_lib.tasks.submission import remove_leftovers
 from kernel_lib.training.memory import release_memory
-from kernel_lib.training.prediction import TimeIsUp, predict
+from kernel_lib.training.passes import predict_in_passes
+from kernel_lib.training.prediction import TimeIsUp
 
 
 def predict_submission(settings: InferenceSettings, clock: Clock | None = None) -> Path:
     """Predicts the test rows with all folds of all runs and writes the submission.
 
-    The file is there, valid, before anything large is opened: the training rows' means. It is
+    The file is there, valid, before anything large is opened: the task's first guess. It is
     replaced by a better one after each fold: the best run's first fold, the next run's first fold,
     and so on, then the second of each.
 
@@ -67,34 +68,26 @@ def predict_submission(settings: InferenceSettings, clock: Clock | None = None) 
     members = gather_members(find_runs(settings.runs))
     ranked = best_first(members)
     task = ranked[0].task
-    test, sample = task.read_test(settings.data_dir)
+    for member in members:
+        member.task.agree_with(task, settings)
+    unseen = task.read_test(settings)
     path = Path(settings.submission)
-
-    def write(values: NDArray[np.float64]) -> None:
-        frame = make_submission(
-            sample,
-            ids=test[task.settings.id_column].tolist(),
-            columns=task.settings.target_columns,
-            predictions=task.clip(values),
-        )
-        lowest, highest = task.settings.target_min, task.settings.target_max
-        write_submission(frame, path, sample, lowest=lowest, highest=highest)
-
     remove_leftovers(path)
-    guess, origin = _first_guess(ranked[0])
-    write(np.tile(guess, (len(test), 1)))
-    print(f"{path}: valid from now on, {origin} in every row; each fold makes it better")
+    guess, origin = task.first_guess(ranked[0].record, unseen, ranked[0].name)
+    task.write(guess, unseen, settings)
+    print(f"{path}: valid from now on, {origin}; each fold makes it better")
     _print_drift(members)
     check_members(members)
     visits = in_rounds(ranked)
-    _prepare(visits, test, clock)
+    _prepare(visits, unseen.frame, clock)
     places = make_places(pick_devices(settings.devices), jobs=len(visits))
     plan, work = Plan(ranked, visits, clock), PredictWork(ranked, settings)
     with hire(work, places, clock=clock, name=str) as crew:
         for outcome in crew.outcomes(plan.next_visit):
             if plan.count(outcome):
                 # In the order they were found: the last digit is not to depend on who came first.
-                write(np.mean([each.mean() for each in members if each.predictions], axis=0))
+                done = [each.mean() for each in members if each.predictions]
+                task.write(task.average(done), unseen, settings)
     plan.print_outcome(members)
     plan.raise_failures()
     return path
@@ -127,19 +120,6 @@ class PredictWork:
         return found
 
 
-def _first_guess(member: Member) -> tuple[NDArray[np.float64], str]:
-    """A value for each column, known without any model, and what it is."""
-    settings = member.task.settings
-    means = np.asarray(member.record.get("target_means", []), dtype=np.float64)
-    if means.shape == (len(settings.target_columns),) and np.isfinite(means).all():
-        return means, "the training rows' means"
-    middle = (settings.target_min + settings.target_max) / 2
-    return (
-        np.full(len(settings.target_columns), middle),
-        f"the middle of the scale (the record of {member.name} holds no target_means)",
-    )
-
-
 def _print_drift(members: Sequence[Member]) -> None:
     """How the versions here differ from those in training, each different line once."""
     here = versions()
@@ -161,13 +141,14 @@ def _prepare(visits: Sequence[tuple[Member, int]], test: pd.DataFrame, clock: Cl
 def _predict_fold(
     member: Member, fold: int, settings: InferenceSettings, clock: Clock, device: torch.device
 ) -> NDArray[np.float32]:
-    """One fold's clipped predictions for all rows, ``(rows, columns)``."""
+    """One fold's predictions for all rows, settled."""
     folder = member.folds[fold].fold_folder(fold)
     model = member.task.empty_model(folder, attention=settings.attention)
     load_weights(model, folder / WEIGHTS)
     model.to(device)
     with progress_bar(len(member.examples), f"{member.name} fold {fold}", unit="text") as bar:
-        predictions = predict(
+        predictions = predict_in_passes(
+            member.task,
             model,
             member.examples,
             pad_id=member.pad_id,
@@ -178,4 +159,4 @@ def _predict_fold(
             clock=clock,
             limit=member.limit,
         )
-    return member.task.clip(predictions)
+    return member.task.settle(member.examples, predictions)

@@ -40,10 +40,11 @@ from kernel_lib.runtime.command import exit_status
 from kernel_lib.runtime.device import keep_freed_memory, pick_device, pick_precision
 from kernel_lib.runtime.files import read_json, sha256, write_json
 from kernel_lib.runtime.progress import progress_bar
-from kernel_lib.tasks.regression import RegressionTask
+from kernel_lib.tasks.base import PredictingTask
+from kernel_lib.tasks.registry import restore_task
 from kernel_lib.text.batches import Example
 from kernel_lib.text.tokenizer import load_tokenizer
-from kernel_lib.training.prediction import predict
+from kernel_lib.training.passes import predict_in_passes
 from kernel_lib.training.record import examples_fingerprint
 
 
@@ -106,12 +107,12 @@ def write_half_copy(folder: Path, target: Path, data_dir: str) -> list[Change]:
     return changes
 
 
-def _task_on(run: Run, data_dir: str) -> RegressionTask:
-    task = task_of(run)
-    return RegressionTask(task.settings.replace(data_dir=data_dir))
+def _task_on(run: Run, data_dir: str) -> PredictingTask:
+    settings = task_of(run).settings.replace(data_dir=data_dir)
+    return restore_task({**run.record, "settings": settings.to_dict()})
 
 
-def _encode(run: Run, task: RegressionTask) -> tuple[list[Example], int]:
+def _encode(run: Run, task: PredictingTask) -> tuple[list[Example], int]:
     """The training rows as the run saw them, and the padding id."""
     tokenizer = load_tokenizer(run.folder / TOKENIZER)
     examples = task.encode(task.read_train(), tokenizer)
@@ -126,11 +127,12 @@ def _encode(run: Run, task: RegressionTask) -> tuple[list[Example], int]:
 def _folds_of(run: Run, examples: list[Example]) -> list[int]:
     frame = pd.read_csv(run.folder / "folds.csv", dtype=str, keep_default_na=False)
     fold_of = dict(zip(frame["id"], frame["fold"].map(int), strict=True))
-    return [fold_of[example.id] for example in examples]
+    ids = {example.row: example.id for example in examples if not example.start}
+    return [fold_of[ids[example.row]] for example in examples]
 
 
 def _copy_fold(
-    run: Run, fold: int, target: Path, task: RegressionTask, valid: list[Example], pad_id: int
+    run: Run, fold: int, target: Path, task: PredictingTask, valid: list[Example], pad_id: int
 ) -> Change:
     source, copy = run.fold_folder(fold), target / f"fold{fold}"
     tensors = read_tensors(source / WEIGHTS)
@@ -143,7 +145,7 @@ def _copy_fold(
     def score(predictions: NDArray[np.float32]) -> float:
         return task.scores(task.oof_frame(valid, predictions))[task.score_name]
 
-    change = Change(fold, score(before), score(after), float(np.abs(after - before).max()))
+    change = Change(fold, score(before), score(after), task.largest_change(before, after))
     manifest: dict[str, Any] = read_json(source / MANIFEST)
     manifest["sha256"][WEIGHTS] = sha256(copy / WEIGHTS)
     manifest["half"] = {"before": change.before, "after": change.after, "largest": change.largest}
@@ -164,13 +166,14 @@ def _rounded(tensors: dict[str, torch.Tensor], path: Path) -> dict[str, torch.Te
 
 
 def _predict(
-    task: RegressionTask, folder: Path, weights: Path, valid: list[Example], pad_id: int, name: str
+    task: PredictingTask, folder: Path, weights: Path, valid: list[Example], pad_id: int, name: str
 ) -> NDArray[np.float32]:
     model = task.empty_model(folder)
     load_weights(model, weights)
     device = pick_device()
     with progress_bar(len(valid), name, unit="text") as bar:
-        return predict(
+        return predict_in_passes(
+            task,
             model.to(device),
             valid,
             pad_id=pad_id,

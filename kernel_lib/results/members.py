@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from kernel_lib.artifacts import MANIFEST, RUN_RECORD, TOKENIZER, Run, open_run
 from kernel_lib.errors import ArtifactError, SettingsError
 from kernel_lib.runtime.paths import input_folders, input_root
-from kernel_lib.tasks.regression import RegressionSettings, RegressionTask
+from kernel_lib.tasks.base import PredictingTask
+from kernel_lib.tasks.registry import restore_task
 from kernel_lib.text.batches import Example
 from kernel_lib.text.tokenizer import load_tokenizer, token_fingerprint
 from kernel_lib.training.prediction import TokenLimit
@@ -33,7 +34,7 @@ class Member:
         task: what it was trained for.
         examples: the encoded test rows, once they are.
         pad_id: its tokenizer's, likewise.
-        predictions: ``(rows, columns)`` of each fold that is done.
+        predictions: settled, of each fold that is done.
         fold_seconds: what a fold takes, as far as this session knows; 0: nothing yet.
         limit: what memory was found to hold by the folds before, in this process.
     """
@@ -41,7 +42,7 @@ class Member:
     name: str
     sessions: list[Run]
     folds: dict[int, Run]
-    task: RegressionTask
+    task: PredictingTask
     examples: list[Example] = field(default_factory=list)
     pad_id: int = 0
     predictions: dict[int, NDArray[np.float32]] = field(default_factory=dict)
@@ -53,10 +54,9 @@ class Member:
         """The record of the session that got furthest."""
         return furthest(self.sessions).record
 
-    def mean(self) -> NDArray[np.float64]:
+    def mean(self) -> NDArray[Any]:
         """Over the folds that are done, summed in their order whatever order they were done in."""
-        done = [self.predictions[fold] for fold in sorted(self.predictions)]
-        return sum(done, start=np.zeros(done[0].shape)) / len(done)
+        return self.task.average([self.predictions[fold] for fold in sorted(self.predictions)])
 
 
 def find_runs(given: Sequence[str]) -> list[Run]:
@@ -82,16 +82,11 @@ def find_runs(given: Sequence[str]) -> list[Run]:
     return runs
 
 
-def task_of(run: Run) -> RegressionTask:
+def task_of(run: Run) -> PredictingTask:
     """The task a run was trained for, with the settings it was trained with."""
-    if run.record["task"] != RegressionTask.name:
-        raise ArtifactError(
-            f"{run.folder} is of task {run.record['task']!r}; here "
-            f"{RegressionTask.name!r} is predicted."
-        )
     try:
-        return RegressionTask(RegressionSettings.from_dict(run.record["settings"]))
-    except SettingsError as error:
+        return restore_task(run.record)
+    except (ArtifactError, SettingsError) as error:
         raise ArtifactError(
             f"{run.folder / RUN_RECORD}: {error} Use the kernel_lib that wrote it."
         ) from None
@@ -143,15 +138,14 @@ def check_members(members: Sequence[Member]) -> None:
     """Checks what can be seen without opening a large file.
 
     Raises:
-        ArtifactError: two members predict different columns, or a finished fold has lost its
+        ArtifactError: two members predict different things, or a finished fold has lost its
             manifest on the way.
     """
-    columns = members[0].task.settings.target_columns
+    kind = members[0].task.kind
     for member in members:
-        if member.task.settings.target_columns != columns:
+        if member.task.kind != kind:
             raise ArtifactError(
-                f"one run predicts {', '.join(columns)}, another "
-                f"{', '.join(member.task.settings.target_columns)}: they cannot be averaged."
+                f"one run predicts {kind}, another {member.task.kind}: they cannot be averaged."
             )
         for run in member.sessions:
             for entry in run.record["folds"]:

@@ -39,7 +39,7 @@ class Prediction:
     """What came of a visit.
 
     Attributes:
-        values: clipped, ``(rows, columns)``; None: the clock ended it.
+        values: settled; None: the clock ended it.
         seconds: spent on it.
         more_seconds: that it would have taken at the very least.
     """

@@ -5,8 +5,9 @@ Another competition of this kind needs other column names and another range, not
 
 from __future__ import annotations
 
+import itertools
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,22 +19,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from kernel_lib.config import TrainingSettings, setting
+from kernel_lib.config import InferenceSettings, TrainingSettings, setting
 from kernel_lib.errors import SettingsError
 from kernel_lib.metrics.regression import mcrmse_standard_error, rmse_by_column
-from kernel_lib.model.backbone import (
-    build_backbone,
-    check_length,
-    checkpoint_activations,
-    fit_embeddings,
-    freeze,
-    load_backbone,
-    reinitialise,
-)
+from kernel_lib.model.backbone import build_backbone
 from kernel_lib.model.heads import PooledModel
 from kernel_lib.model.pooling import make_pooling
 from kernel_lib.runtime.paths import find_folder
-from kernel_lib.text.batches import Batch, Example, encode_texts, padded_length
+from kernel_lib.tasks.base import PredictingTask, Unseen
+from kernel_lib.tasks.encoder import prepare_encoder
+from kernel_lib.tasks.submission import make_submission, write_submission
+from kernel_lib.text.batches import Batch, Example, encode_texts
 from kernel_lib.text.folds import make_folds
 from kernel_lib.text.tables import numeric_columns, read_table
 from kernel_lib.training.losses import make_loss
@@ -65,7 +61,7 @@ class RegressionSettings(TrainingSettings):
             raise SettingsError("target_columns is empty: there is nothing to predict.")
 
 
-class RegressionTask:
+class RegressionTask(PredictingTask):
     """Reads, encodes, models and scores texts with several numeric targets.
 
     Args:
@@ -107,21 +103,18 @@ class RegressionTask:
         self._warn_about_empty_texts(frame, path)
         return frame
 
-    def read_test(self, data_dir: str = "") -> tuple[pd.DataFrame, Path]:
+    def read_test(self, settings: InferenceSettings) -> Unseen:
         """The test rows, and the path of the sample submission beside them.
-
-        Args:
-            data_dir: a folder; empty: look under the inputs.
 
         Raises:
             DataError: as for :meth:`read_train`.
         """
         s = self.settings
-        folder = self._folder(data_dir, ("test.csv", "sample_submission.csv"))
+        folder = self._folder(settings.data_dir, ("test.csv", "sample_submission.csv"))
         path = folder / "test.csv"
         frame = read_table(path, columns=(s.text_column,), id_column=s.id_column)
         self._warn_about_empty_texts(frame, path)
-        return frame, folder / "sample_submission.csv"
+        return Unseen(frame, folder / "sample_submission.csv")
 
     def folds(self, frame: pd.DataFrame) -> NDArray[np.int64]:
         """The fold of each training row, ``(rows,)``. Raises DataError for too few rows."""
@@ -140,13 +133,19 @@ class RegressionTask:
         s = self.settings
         ids = frame[s.id_column].tolist()
         encoded = encode_texts(tokenizer, frame[s.text_column].tolist(), max_length=s.max_length)
-        if not set(s.target_columns) <= set(frame.columns):
-            return [Example(row_id, tokens) for row_id, tokens in zip(ids, encoded, strict=True)]
-        targets = frame[list(s.target_columns)].to_numpy(np.float32)
+        targets: Iterable[NDArray[np.float32] | None] = itertools.repeat(None, len(ids))
+        if set(s.target_columns) <= set(frame.columns):
+            targets = frame[list(s.target_columns)].to_numpy(np.float32)
         return [
-            Example(row_id, tokens, target)
-            for row_id, tokens, target in zip(ids, encoded, targets, strict=True)
+            Example(row_id, tokens, target, row=row)
+            for row, (row_id, tokens, target) in enumerate(zip(ids, encoded, targets, strict=True))
         ]
+
+    def facts(self, examples: Sequence[Example]) -> dict[str, Any]:
+        """``target_means``: the first guess, before any model has predicted."""
+        targets = [e.target for e in examples if e.target is not None]
+        means = np.mean(targets, axis=0, dtype=np.float64).tolist() if targets else []
+        return {"target_means": means}
 
     def build_model(
         self, backbone: Path, tokenizer: PreTrainedTokenizerBase, train: Sequence[Example]
@@ -156,14 +155,7 @@ class RegressionTask:
         The head's bias starts at the training rows' mean: at a rate of 5e-5 the first epoch would
         go into finding it.
         """
-        s = self.settings
-        encoder = load_backbone(backbone, dropout=s.dropout, attention=s.attention)
-        check_length(encoder, padded_length(s.max_length))
-        fit_embeddings(encoder, tokenizer)
-        reinitialise(encoder, s.reinit_layers)
-        freeze(encoder, embeddings=s.freeze_embeddings, layers=s.freeze_layers)
-        if s.gradient_checkpointing:
-            checkpoint_activations(encoder)
+        encoder = prepare_encoder(backbone, tokenizer, self.settings)
         model = self._with_head(encoder)
         means = np.mean([e.target for e in train if e.target is not None], axis=0)
         with torch.no_grad():
@@ -203,6 +195,48 @@ class RegressionTask:
     def standard_error(self, oof: pd.DataFrame) -> float:
         """Bootstrap standard error of the MCRMSE."""
         return mcrmse_standard_error(*self._true_and_predicted(oof))
+
+    @property
+    def kind(self) -> str:
+        """The columns."""
+        return ", ".join(self.settings.target_columns)
+
+    def settle(
+        self, examples: Sequence[Example], predictions: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """Clipped predictions, ``(rows, columns)``."""
+        return self.clip(predictions)
+
+    def first_guess(
+        self, record: dict[str, Any], unseen: Unseen, name: str
+    ) -> tuple[NDArray[np.float64], str]:
+        """The training rows' means, or the middle of the scale, for every row."""
+        s = self.settings
+        guess = np.asarray(record.get("target_means", []), dtype=np.float64)
+        words = "the training rows' means in every row"
+        if guess.shape != (len(s.target_columns),) or not np.isfinite(guess).all():
+            guess = np.full(len(s.target_columns), (s.target_min + s.target_max) / 2)
+            words = (
+                f"the middle of the scale (the record of {name} holds no target_means) in every row"
+            )
+        return np.tile(guess, (len(unseen.frame), 1)), words
+
+    def write(self, predictions: NDArray[Any], unseen: Unseen, settings: InferenceSettings) -> None:
+        """Writes the submission: clipped, in the sample's order.
+
+        Raises:
+            SubmissionError, ArtifactError: as :func:`make_submission`, :func:`write_submission`.
+        """
+        s = self.settings
+        assert unseen.sample is not None, "regression is read with a sample"
+        frame = make_submission(
+            unseen.sample,
+            ids=unseen.frame[s.id_column].tolist(),
+            columns=s.target_columns,
+            predictions=self.clip(predictions),
+        )
+        path, bounds = Path(settings.submission), {"lowest": s.target_min, "highest": s.target_max}
+        write_submission(frame, path, unseen.sample, **bounds)
 
     def clip(self, predictions: NDArray[Any]) -> NDArray[Any]:
         """Predictions inside the range of the scale; clipping can never hurt the score."""

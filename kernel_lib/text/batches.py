@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from kernel_lib.runtime.progress import progress_bar
 
 PAD_MULTIPLE = 8  # tensor cores want sequence lengths in eights
 ENCODE_CHUNK = 256
+IGNORE = -100  # the target of a token that has none
 
 
 @dataclass(frozen=True)
@@ -29,12 +31,19 @@ class Example:
     Attributes:
         id: the row's id.
         input_ids: token ids with special tokens; int32, as all rows of a competition are kept.
-        target: what the loss compares with, float32; None at inference.
+        target: what the loss compares with; None at inference. Float32 ``(columns,)`` belongs to
+            the whole text; int32 ``(seq_len,)`` to its tokens, ``IGNORE`` where there is none.
+        row: number of the text in the table it came from; windows of a long one share it.
+        start: where in the text this window begins; 0 for a whole text.
+        origin: what the task needs to know of the text besides.
     """
 
     id: str
     input_ids: NDArray[np.int32]
-    target: NDArray[np.float32] | None = None
+    target: NDArray[np.float32] | NDArray[np.int32] | None = None
+    row: int = 0
+    start: int = 0
+    origin: Any = None
 
 
 @dataclass(frozen=True)
@@ -44,7 +53,7 @@ class Batch:
     Attributes:
         input_ids: ``(batch, seq_len)`` int64.
         attention_mask: ``(batch, seq_len)`` int64, 1 on tokens and 0 on padding.
-        targets: ``(batch, ...)`` float32, or None.
+        targets: ``(batch, columns)`` float32, or ``(batch, seq_len)`` int64, or None.
     """
 
     input_ids: torch.Tensor
@@ -97,8 +106,31 @@ def collate(examples: Sequence[Example], pad_id: int) -> Batch:
         input_ids[row, : len(example.input_ids)] = torch.from_numpy(example.input_ids)
         attention_mask[row, : len(example.input_ids)] = 1
     targets = [example.target for example in examples if example.target is not None]
-    stacked = torch.from_numpy(np.stack(targets)) if len(targets) == len(examples) else None
+    stacked = _stack_targets(targets, width) if len(targets) == len(examples) else None
     return Batch(input_ids, attention_mask, stacked)
+
+
+def _stack_targets(targets: Sequence[NDArray[Any]], width: int) -> torch.Tensor:
+    """Targets of texts side by side; those of tokens padded as the tokens are."""
+    if targets[0].dtype.kind == "f":
+        return torch.from_numpy(np.stack(targets))
+    padded = torch.full((len(targets), width), IGNORE, dtype=torch.int64)
+    for row, target in enumerate(targets):
+        padded[row, : len(target)] = torch.from_numpy(target)
+    return padded
+
+
+def by_window(values: NDArray[Any], examples: Sequence[Example]) -> NDArray[Any]:
+    """A value of each text as one of each of its windows: its fold, say."""
+    return values[[example.row for example in examples]]
+
+
+def split_tokens(
+    values: NDArray[np.float32], examples: Sequence[Example]
+) -> list[NDArray[np.float32]]:
+    """What belongs to each example of an array whose first axis goes through all their tokens."""
+    ends = np.cumsum([len(example.input_ids) for example in examples])
+    return np.split(values, ends[:-1])
 
 
 def collate_to(examples: Sequence[Example], pad_id: int, device: torch.device) -> Batch:

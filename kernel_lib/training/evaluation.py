@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from kernel_lib.runtime.clock import Clock, format_seconds
-from kernel_lib.text.batches import Example
+from kernel_lib.text.batches import Example, split_tokens
 from kernel_lib.text.order import TrainingOrder
-from kernel_lib.training.prediction import TimeIsUp, predict
+from kernel_lib.training.passes import predict_in_passes
+from kernel_lib.training.prediction import TimeIsUp
 from kernel_lib.training.state import Progress, TrainingState
 from kernel_lib.training.task import FoldResult, Machine, Task
 from kernel_lib.training.tracking import Tracker
@@ -72,11 +73,13 @@ class Evaluator:
         world, late = self.machine.world, None
         order = np.argsort([-len(example.input_ids) for example in self.valid], kind="stable")
         mine = world.share(order)
+        # One without a row predicts another's: it has to know how wide a row is.
+        share = [self.valid[row] for row in (mine if len(mine) else order[:1])]
         try:
-            outputs = predict(
+            outputs = predict_in_passes(
+                self.task,
                 model,
-                # One without a row predicts another's: it has to know how wide a row is.
-                [self.valid[row] for row in (mine if len(mine) else order[:1])],
+                share,
                 pad_id=self.pad_id,
                 batch_tokens=self.task.settings.eval_batch_tokens,
                 device=self.machine.device,
@@ -88,10 +91,16 @@ class Evaluator:
             late = error
         if world.any(late is not None):
             raise late or TimeIsUp(0.0)
+        if by_token := len(outputs) != len(share):
+            outputs = _padded(outputs, share, len(self.valid[order[0]].input_ids))
         ordered = world.gather_shares(outputs, len(order))
         predictions = np.empty_like(ordered)
         predictions[order] = ordered
-        return predictions
+        if not by_token:
+            return predictions
+        return np.concatenate(
+            [row[: len(e.input_ids)] for row, e in zip(predictions, self.valid, strict=True)]
+        )
 
     def evaluate(self, state: TrainingState) -> str:
         """Scores the validation rows, records it in the state, and returns the line to print.
@@ -157,3 +166,13 @@ class Evaluator:
             history=progress.history,
             seconds=progress.seconds,
         )
+
+
+def _padded(
+    outputs: NDArray[np.float32], examples: Sequence[Example], width: int
+) -> NDArray[np.float32]:
+    """Outputs by token as ``(rows, width, num_outputs)``, for rows to be put in another order."""
+    padded = np.zeros((len(examples), width, outputs.shape[1]), dtype=np.float32)
+    for row, found in enumerate(split_tokens(outputs, examples)):
+        padded[row, : len(found)] = found
+    return padded

@@ -71,7 +71,8 @@ def predict(
     When a batch does not fit in memory, those that follow have half its tokens, and a line says so.
 
     Args:
-        model: gives ``(batch, num_outputs)`` for ids and mask; left in the mode it was in.
+        model: gives ``(batch, num_outputs)`` for ids and mask, or
+            ``(batch, seq_len, num_outputs)``; left in the mode it was in.
         examples: one or more encoded rows.
         pad_id: the tokenizer's padding id.
         batch_tokens: padded tokens at a time (rows times width); a row that has more goes alone.
@@ -82,7 +83,8 @@ def predict(
         limit: what memory was found to hold by an earlier call; takes what this one finds.
 
     Returns:
-        ``(rows, num_outputs)`` float32.
+        ``(rows, num_outputs)`` float32; of a model that has outputs for each token
+        ``(tokens, num_outputs)``: those of all rows, one after the other, without padding.
 
     Raises:
         TrainingError: a prediction is not finite, or a single row does not fit in memory.
@@ -92,7 +94,7 @@ def predict(
     limit = limit or TokenLimit()
     batches = deque(inference_batches(lengths, batch_tokens=limit.within(batch_tokens)))
     pace = _Pace(clock, sum(map(padded_length, lengths))) if clock else None
-    collected = _Collected(len(examples), LEFT_BEHIND.get(device.type, 0), bar, pace)
+    collected = _Collected(lengths, LEFT_BEHIND.get(device.type, 0), bar, pace)
     with _forward_only(model, precision):
         while batches:
             for batch in prefetched(tuple(batches), examples, pad_id, device):
@@ -123,14 +125,17 @@ class _Collected:
     """Outputs on their way back, and those that have arrived, in the order of the examples.
 
     Args:
-        rows: how many there will be.
+        lengths: tokens of each row.
         left_behind: how many batches may be under way when another is added.
         bar: moved by one a row that arrives.
         pace: told of each batch that arrives.
     """
 
-    def __init__(self, rows: int, left_behind: int, bar: Any, pace: _Pace | None) -> None:
-        self.outputs = np.empty((rows, 0), dtype=np.float32)
+    def __init__(
+        self, lengths: Sequence[int], left_behind: int, bar: Any, pace: _Pace | None
+    ) -> None:
+        self.outputs = np.empty((0, 0), dtype=np.float32)
+        self._lengths, self._ends = lengths, np.cumsum(lengths)
         self._left_behind, self._bar, self._pace = left_behind, bar, pace
         self._under_way: deque[tuple[NDArray[np.int64], int, torch.Tensor, Any]] = deque()
 
@@ -150,13 +155,23 @@ class _Collected:
             rows, tokens, values, copied = self._under_way.popleft()
             if copied is not None:
                 copied.synchronize()
-            if not self.outputs.shape[1]:
-                self.outputs = np.empty((len(self.outputs), values.shape[1]), dtype=np.float32)
-            self.outputs[rows] = values.numpy()
+            self._put(rows, values.numpy())
             if self._bar is not None:
                 self._bar.update(len(rows))
             if self._pace:
                 self._pace.count(tokens)
+
+    def _put(self, rows: NDArray[np.int64], values: NDArray[np.float32]) -> None:
+        by_token = values.ndim == 3
+        if not self.outputs.size:
+            count = int(self._ends[-1]) if by_token else len(self._lengths)
+            self.outputs = np.empty((count, values.shape[-1]), dtype=np.float32)
+        if not by_token:
+            self.outputs[rows] = values
+            return
+        for row, found in zip(rows, values, strict=True):
+            length = self._lengths[row]
+            self.outputs[self._ends[row] - length : self._ends[row]] = found[:length]
 
 
 class _Pace:

@@ -67,6 +67,9 @@ def open_or_begin(
         "folds": digest(folds.tolist()),
         "backbone": _backbone_fingerprint(backbone),
     }
+    resources = task.resources()
+    if resources:
+        identity["resources"] = digest(resources)
     run_id = digest(identity)
     if settings.resume_from and not (folder / RUN_RECORD).exists():
         earlier = [open_run(Path(session)) for session in settings.resume_from]
@@ -81,8 +84,8 @@ def open_or_begin(
             run.record.update(settings=settings.to_dict(), versions=versions())
             return run
     save_tokenizer(tokenizer, folder / TOKENIZER)
-    write_csv(pd.DataFrame({"id": [e.id for e in examples], "fold": folds}), folder / "folds.csv")
-    targets = [e.target for e in examples if e.target is not None]
+    texts = {e.row: (e.id, fold) for e, fold in zip(examples, folds, strict=True) if not e.start}
+    write_csv(pd.DataFrame(texts.values(), columns=["id", "fold"]), folder / "folds.csv")
     record: dict[str, Any] = {
         "format": FORMAT,
         "kernel_lib": __version__,
@@ -91,8 +94,9 @@ def open_or_begin(
         "settings": settings.to_dict(),
         "identity": identity,
         "versions": versions(),
-        "rows": len(examples),
-        "target_means": np.mean(targets, axis=0, dtype=np.float64).tolist() if targets else [],
+        "rows": len(texts),
+        **task.facts(examples),
+        "resources": resources,
         "score_name": task.score_name,
         "folds": [],
         "pooled": {},
@@ -146,6 +150,7 @@ def with_scores(task: Task, run: Run) -> Run:
             "standard_error": task.standard_error(oof),
             "seconds": sum(manifest["seconds"] for manifest in manifests),
         }
+        record.update(task.tune(oof))
     run = Run(run.folder, record)
     save_record(run)
     return run

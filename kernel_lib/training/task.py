@@ -33,6 +33,20 @@ class Task(Protocol):
     def settings(self) -> TrainingSettings:
         """The run's settings."""
 
+    @property
+    def passes(self) -> int:
+        """How often a text is read when it is predicted; more than once only by token."""
+
+    def resources(self) -> dict[str, Any]:
+        """What predicting needs besides settings and weights, ready for JSON. Part of the run's
+        identity; kept in ``run.json``."""
+
+    def facts(self, examples: Sequence[Example]) -> dict[str, Any]:
+        """What ``run.json`` is to tell of the training rows."""
+
+    def augment(self, example: Example, seed: tuple[int, ...]) -> Example:
+        """The example as it is trained on, the same for the same seed: with noise, say."""
+
     def build_model(
         self, backbone: Path, tokenizer: PreTrainedTokenizerBase, train: Sequence[Example]
     ) -> nn.Module:
@@ -41,16 +55,34 @@ class Task(Protocol):
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
         """The loss of a batch, a scalar."""
 
+    def predictor(self, model: nn.Module) -> nn.Module:
+        """What predicts: the model, or a module around it that says it more briefly."""
+
+    def read_again(
+        self, examples: Sequence[Example], predictions: NDArray[np.float32]
+    ) -> dict[int, Example]:
+        """The examples that another pass has to read, by their place among ``examples``."""
+
+    def after_reading(
+        self, example: Example, before: NDArray[np.float32], found: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """What holds of an example that was read again, ``(tokens, num_outputs)``: ``before``, of
+        the pass before, or what this one found."""
+
     def oof_frame(
         self, examples: Sequence[Example], predictions: NDArray[np.float32]
     ) -> pd.DataFrame:
-        """Ids, true values and predictions, a row each."""
+        """Ids, true values and predictions, a row for each text. Columns that begin with ``true_``
+        or ``pred_`` hold numbers, all others text."""
 
     def scores(self, oof: pd.DataFrame) -> dict[str, float]:
         """The scores of such a frame: ``score_name`` first, then its parts."""
 
     def standard_error(self, oof: pd.DataFrame) -> float:
         """Of the main score."""
+
+    def tune(self, oof: pd.DataFrame) -> dict[str, Any]:
+        """What is chosen by the out-of-fold predictions of all finished folds, for ``run.json``."""
 
 
 @dataclass(frozen=True)

@@ -183,14 +183,22 @@ class Updater:
             count = -(-len(mine) // (self.state.progress.rows_at_once or len(rows)))
             cut = np.array_split(mine, count) if count else []
             parts = []
+            seen = {int(row): self._seen(int(row)) for row in (rows if fgm else mine)}
             for numbers in cut:
-                some = [self.examples[row] for row in numbers]
+                some = [seen[row] for row in numbers]
                 texts = [example.input_ids for example in some]
                 parts.append((texts, collate_to(some, self.pad_id, self.machine.device)))
-            whole = [self.examples[row].input_ids for row in rows]
-            words = find_words(whole, parts, self.machine.device) if fgm else None
+            words = None
+            if fgm:
+                whole = [example.input_ids for example in seen.values()]
+                words = find_words(whole, parts, self.machine.device)
             shares.append(Share([part for _, part in parts], words))
         return shares
+
+    def _seen(self, row: int) -> Example:
+        """A training row as it is seen in this epoch, the same whenever it is asked for."""
+        settings, epoch = self.task.settings, self.state.progress.epoch
+        return self.task.augment(self.examples[row], (settings.seed, self.fold, epoch, row))
 
     def _gradients(self) -> list[Tensor]:
         """All gradients; zeros where only other processes, with more rows, have one."""

@@ -31,7 +31,7 @@ def make_submission(
     Raises:
         SubmissionError: the sample has other columns or other ids than were predicted.
     """
-    wanted = _read_sample(sample)
+    wanted = read_sample(sample)
     id_column, *value_columns = wanted.columns
     if sorted(value_columns) != sorted(columns):
         raise SubmissionError(
@@ -39,7 +39,7 @@ def make_submission(
             f"{', '.join(columns)}. Is this the sample of the competition the run was trained for?"
         )
     predicted = pd.DataFrame(predictions, columns=list(columns), index=pd.Index(ids))
-    _compare_ids(sample, wanted[id_column], predicted.index)
+    compare_ids(sample, wanted[id_column], predicted.index)
     values = predicted.loc[wanted[id_column], value_columns].reset_index(drop=True)
     return pd.concat([wanted[[id_column]], values], axis=1)
 
@@ -57,7 +57,7 @@ def check_submission(
     Raises:
         SubmissionError: columns, ids, their order or a value are not as they must be.
     """
-    wanted = _read_sample(sample)
+    wanted = read_sample(sample)
     id_column, *value_columns = wanted.columns
     found = read_table(path, columns=value_columns, id_column=id_column)
     if list(found.columns) != list(wanted.columns):
@@ -65,7 +65,7 @@ def check_submission(
             f"{path} has the columns {', '.join(found.columns)}; {sample} has "
             f"{', '.join(wanted.columns)}."
         )
-    _compare_ids(sample, wanted[id_column], pd.Index(found[id_column]))
+    compare_ids(sample, wanted[id_column], pd.Index(found[id_column]))
     if found[id_column].tolist() != wanted[id_column].tolist():
         raise SubmissionError(f"{path} has its rows in another order than {sample}.")
     numbers = found[value_columns].apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
@@ -101,7 +101,8 @@ def remove_leftovers(path: Path) -> None:
         leftover.unlink(missing_ok=True)
 
 
-def _read_sample(sample: Path) -> pd.DataFrame:
+def read_sample(sample: Path) -> pd.DataFrame:
+    """The sample, all cells as text; its first column holds the ids."""
     header = _read_header(sample)
     return read_table(sample, columns=header, id_column=header[0])
 
@@ -117,7 +118,8 @@ def _read_header(path: Path) -> list[str]:
         ) from None
 
 
-def _compare_ids(sample: Path, wanted: pd.Series, found: pd.Index) -> None:
+def compare_ids(sample: Path, wanted: pd.Series, found: pd.Index) -> None:
+    """Raises SubmissionError unless both are the same ids, in any order."""
     there, asked = set(found), set(wanted)
     missing = [value for value in wanted if value not in there]
     extra = [value for value in found if value not in asked]

@@ -1,0 +1,115 @@
+"""The sentences of spelling correction, from files in any format to one table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from kernel_lib.errors import DataError
+from kernel_lib.runtime.paths import find_folder, input_folders, input_root
+from kernel_lib.tasks.base import Unseen
+from kernel_lib.tasks.spelling_settings import SpellingInferenceSettings, SpellingSettings
+from kernel_lib.text.confusion import ConfusionSet
+from kernel_lib.text.sentences import read_sentences, warn_if_traditional
+
+TEST_FILES = ("test.csv", "test.tsv", "test.jsonl", "test.txt")
+SAMPLE = "sample_submission.csv"
+COLUMNS = ("id", "source", "target", "domain")
+
+
+def read_train_sentences(settings: SpellingSettings) -> pd.DataFrame:
+    """The training sentences: columns id, source, target, domain, all text.
+
+    Raises:
+        DataError: a file is missing or damaged, or has rows that do not fit.
+    """
+    folder = find_folder(
+        (*settings.train_files, *settings.confusion_files),
+        given=settings.data_dir,
+        name=settings.dataset,
+        what="training sentences",
+    )
+    frame = _read(folder, settings.train_files, settings, needs_target=True)
+    if settings.max_rows and settings.max_rows < len(frame):
+        frame = frame.sample(settings.max_rows, random_state=settings.seed)
+    return frame.reset_index(drop=True)
+
+
+def read_confusion(settings: SpellingSettings) -> ConfusionSet | None:
+    """The confusion set of the settings' files; None where there are none."""
+    if not settings.confusion_files:
+        return None
+    folder = find_folder(
+        (*settings.train_files, *settings.confusion_files),
+        given=settings.data_dir,
+        name=settings.dataset,
+        what="confusion sets",
+    )
+    return ConfusionSet.read([folder / name for name in settings.confusion_files])
+
+
+def read_test_sentences(inference: SpellingInferenceSettings, settings: SpellingSettings) -> Unseen:
+    """The sentences to correct, with targets where the files have them.
+
+    Raises:
+        DataError: as for :func:`read_train_sentences`.
+    """
+    files = inference.test_files or _test_file(inference.data_dir)
+    folder = find_folder(
+        files, given=inference.data_dir, name=settings.dataset, what="sentences to correct"
+    )
+    frame = _read(folder, files, settings, needs_target=False)
+    sample = folder / SAMPLE
+    return Unseen(frame, sample if sample.is_file() else None)
+
+
+def _test_file(data_dir: str) -> tuple[str, ...]:
+    folders = [Path(data_dir)] if data_dir else list(input_folders())
+    found = [name for name in TEST_FILES if any((f / name).is_file() for f in folders)]
+    if len(found) != 1:
+        raise DataError(
+            f"{data_dir or input_root()} holds {' and '.join(found) or 'no test file'}: one of "
+            f"{', '.join(TEST_FILES)} is looked for. Set test_files."
+        )
+    return (found[0],)
+
+
+def _read(
+    folder: Path, files: Sequence[str], settings: SpellingSettings, *, needs_target: bool
+) -> pd.DataFrame:
+    """All files below each other under the common column names."""
+    frames = []
+    for name in files:
+        path = folder / name
+        frame = read_sentences(
+            path,
+            id_column=settings.id_column,
+            source_column=settings.source_column,
+            target_column=settings.target_column,
+            needs_target=needs_target,
+        )
+        given = (
+            settings.id_column,
+            settings.source_column,
+            settings.target_column,
+            settings.domain_column,
+        )
+        found = {
+            ours: frame[theirs]
+            for ours, theirs in zip(COLUMNS, given, strict=True)
+            if theirs in frame
+        }
+        columns = pd.DataFrame(found)
+        if len(files) > 1:
+            columns["id"] = f"{path.stem}/" + columns["id"]
+        if "domain" not in columns:
+            columns["domain"] = path.stem
+        for column in set(columns.columns) & {"source", "target"}:
+            warn_if_traditional(columns[column], where=f"{path}, {column}")
+        frames.append(columns)
+    whole = pd.concat(frames, ignore_index=True)
+    if "target" in whole and whole["target"].isna().any():
+        whole = whole.drop(columns="target")
+    return whole
