@@ -27,7 +27,7 @@
 #
 # - **Reads** run folders (the training notebook's output), the sentences (`test.csv`: id, source),
 #   `sample_submission.csv` if there is one, and the `kernel_lib` dataset.
-# - **Writes** `submission.csv` (id and corrected text) and `corrections.jsonl` (every change with its
+# - **Writes** `submission.csv` (id, corrected text) and `corrections.jsonl` (every change with its
 #   probability), in the input's order: valid in the first seconds (nothing changed), better after
 #   each fold. Folds that do not fit in the time budget are left out.
 

@@ -143,8 +143,9 @@ score_table(run)
 # %%
 from kernel_lib.results.corrections import read_corrections, scores_text
 
-oof = read_corrections(run)
-print(scores_text(oof))
+oof = read_corrections(run) if run.finished_folds() else None
+if oof is not None:
+    print(scores_text(oof))
 
 # %% [markdown]
 # ## When to change a character
@@ -159,22 +160,23 @@ from kernel_lib.results.corrections import decoding_text
 from kernel_lib.results.spelling_plots import plot_threshold
 
 print(decoding_text(run))
-plot_threshold(pd.DataFrame(run.record["decoding_curve"]), run.record["decoding"]["threshold"])
+if oof is not None:
+    curve, chosen = pd.DataFrame(run.record["decoding_curve"]), run.record["decoding"]
+    display(plot_threshold(curve, chosen["threshold"]))
 
 # %% [markdown]
 # ## A look at the corrections
+#
+# By domain; some that were changed; and right characters that were changed with most confidence.
 
 # %%
 from kernel_lib.results.spelling_tables import domain_table, worst_over_corrections
 from kernel_lib.results.spelling_view import show_corrections
 
-domain_table(oof).round(3)
-
-# %%
-show_corrections(oof, count=20, only="changed")
-
-# %%
-worst_over_corrections(oof, count=10)
+if oof is not None:
+    display(domain_table(oof).round(3))
+    display(show_corrections(oof, count=20, only="changed"))
+    display(worst_over_corrections(oof, count=10))
 
 # %%
 from kernel_lib.results.report import write_report
