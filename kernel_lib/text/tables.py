@@ -40,7 +40,7 @@ def read_table(path: Path, *, columns: Sequence[str], id_column: str) -> pd.Data
     except FileNotFoundError:
         raise DataError(f"{path} does not exist.") from None
     except UnicodeDecodeError as error:
-        raise DataError(_not_utf8(path, error)) from None
+        raise DataError(not_utf8(path, error)) from None
     except pd.errors.EmptyDataError:
         raise DataError(f"{path} is empty: not even a header.") from None
     except (pd.errors.ParserError, pd.errors.ParserWarning, csv.Error) as error:
@@ -55,10 +55,10 @@ def read_table(path: Path, *, columns: Sequence[str], id_column: str) -> pd.Data
         raise DataError(f"{path} has a header but no rows.")
     empty = frame.index[frame[id_column].str.strip() == ""]
     if len(empty):
-        raise DataError(f"{path}: empty {id_column} in data row {_listed(empty + 1)}.")
+        raise DataError(f"{path}: empty {id_column} in data row {listed(empty + 1)}.")
     twice = frame.loc[frame[id_column].duplicated(), id_column].unique()
     if len(twice):
-        raise DataError(f"{path}: {id_column} comes more than once: {_listed(twice)}.")
+        raise DataError(f"{path}: {id_column} comes more than once: {listed(twice)}.")
     return frame
 
 
@@ -94,12 +94,14 @@ def numeric_columns(
     return frame
 
 
-def _listed(values: Any) -> str:
+def listed(values: Any) -> str:
+    """The first few of some values, and how many there are more."""
     shown = ", ".join(str(value) for value in list(values)[:SHOWN])
     return shown if len(values) <= SHOWN else f"{shown} and {len(values) - SHOWN} more"
 
 
-def _not_utf8(path: Path, error: UnicodeDecodeError) -> str:
+def not_utf8(path: Path, error: UnicodeDecodeError) -> str:
+    """The message about a file of another encoding: which byte, in which line."""
     content = path.read_bytes()
     try:
         content.decode("utf-8")
