@@ -5,6 +5,8 @@ IMAGE := datasets_meta/kaggle-image.txt
 VENV := $(if $(KAGGLE),.venv-kaggle,.venv)
 READY := $(VENV)/.ready
 BIN := $(VENV)/bin
+# The notebooks that rehearse and push are about.
+PAIR := $(or $(NB),fb3_train fb3_infer)
 export OMP_NUM_THREADS ?= $(shell nproc 2>/dev/null || echo 2)
 
 .DEFAULT_GOAL := help
@@ -21,14 +23,15 @@ $(READY): requirements.txt $(if $(KAGGLE),$(IMAGE))
 	@$(BIN)/pip install --quiet --requirement requirements.txt $(if $(KAGGLE),--constraint $(IMAGE))
 	@touch $@
 
-demo: $(READY)  ## Train and predict on made-up essays with the real notebooks; minutes on 2 cores
-	@$(BIN)/python -m kernel_lib.offline.demo build/demo
+demo: $(READY)  ## Train and predict on made-up texts with the real notebooks: make demo [TASK=csc]
+	@$(BIN)/python -m kernel_lib.offline.demo build/demo$(if $(TASK),-$(TASK) --task $(TASK))
 
 run: $(READY)  ## Execute a notebook: make run NB=fb3_train WORK=build/fb3 SETTINGS='{"epochs": 2}'
 	@$(if $(SETTINGS),KERNEL_LIB_SETTINGS='$(SETTINGS)') $(BIN)/python -m kernel_lib.offline.execute $(NB) $(WORK)
 
-test: $(READY)  ## Run the tests; no network, minutes on 2 cores
-	$(BIN)/python -m pytest $(ARGS)
+# All of them: in two processes of one thread each. With ARGS, such as -x, --pdb, -s, a file: in one.
+test: $(READY)  ## Run the tests, no network: make test [ARGS="-x tests/test_loop.py"]; ARGS="-n 0": in one process
+	$(if $(ARGS),,OMP_NUM_THREADS=1 )$(BIN)/python -m pytest $(or $(ARGS),-n 2 --dist worksteal)
 
 test-kaggle:  ## Run the tests with the versions of Kaggle's image
 	@$(MAKE) --no-print-directory test KAGGLE=1
@@ -61,14 +64,15 @@ check: $(READY)  ## Check metadata and notebooks against Kaggle's rules
 	@$(BIN)/python -m kernel_lib.offline.upload.metadata $(if $(OWNER),--owner $(OWNER))
 
 rehearse: dataset  ## Run notebooks as Kaggle would: make rehearse [NB="..."] [DATA=folder] [BACKBONE=folder]
-	@$(BIN)/python -m kernel_lib.offline.rehearsal $(or $(NB),fb3_train fb3_infer) $(if $(OWNER),--owner $(OWNER)) \
+	@$(BIN)/python -m kernel_lib.offline.rehearsal $(PAIR) $(if $(OWNER),--owner $(OWNER)) \
 		$(if $(DATA),--data "$(DATA)") $(if $(BACKBONE),--backbone "$(BACKBONE)") \
 		$(if $(SETTINGS),--settings '$(SETTINGS)') $(if $(LAYOUT),--layout $(LAYOUT)) \
 		$(if $(HOURS),--limit-hours $(HOURS)) $(if $(ROWS),--hidden-rows $(ROWS))
 
-push: dataset  ## Upload datasets and notebooks; shows what it would do unless GO=1
+push: dataset  ## Upload datasets and notebooks: make push [NB="..."]; shows what it would do unless GO=1
 	@$(BIN)/python -m kernel_lib.offline.upload.package kernels $(if $(OWNER),--owner $(OWNER))
-	@$(BIN)/python -m kernel_lib.offline.upload.push $(if $(GO),--go) $(if $(ONLY),--only $(ONLY)) \
+	@$(BIN)/python -m kernel_lib.offline.upload.push $(if $(GO),--go) \
+		$(if $(ONLY),--only $(ONLY),--notebooks $(PAIR)) \
 		$(if $(MESSAGE),--message "$(MESSAGE)")
 
 bench: $(READY)  ## Compare speed and memory: make bench [DEVICE=cuda] [QUICK=1] [DATA=folder] [BACKBONE=folder] [RUN=folder]

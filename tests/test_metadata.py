@@ -494,10 +494,10 @@ def test_a_template_that_cannot_work_with_the_others_is_named(
 def test_a_notebook_without_template_and_a_template_without_notebook_are_named(
     house: Path,
 ) -> None:
-    (house / "notebooks/fb3_infer.ipynb").rename(house / "notebooks/csc_train.ipynb")
+    (house / "notebooks/fb3_infer.ipynb").rename(house / "notebooks/fb3_blend.ipynb")
     orphan, bare = check_templates("somebody")
     assert orphan.file.endswith("fb3_infer.kernel.json") and orphan.value == "fb3_infer.ipynb"
-    assert bare.file.endswith("csc_train.ipynb") and "csc_train.kernel.json" in bare.rule
+    assert bare.file.endswith("fb3_blend.ipynb") and "fb3_blend.kernel.json" in bare.rule
 
 
 def test_the_command_says_one_line_when_all_is_well(

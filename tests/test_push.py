@@ -199,6 +199,38 @@ def test_a_dry_run_shows_every_command_and_file_and_starts_nothing(
     assert not (build / "datasets/kernel-lib/CONTENTS.sha256").exists()
 
 
+def test_of_the_notebooks_only_those_are_sent_that_are_asked_for(
+    kaggle: Kaggle, build: Path, capsys: Any
+) -> None:
+    write_kernel(build, "csc_train", "1")
+    push(build, notebooks=["fb3_train", "fb3_infer"])
+    out = capsys.readouterr().out
+    assert "kernels/fb3_train" in out and "csc" not in out and "a-weights" in out
+    push(build, notebooks=["csc-train"])
+    out = capsys.readouterr().out
+    assert "kernels/csc_train" in out and "fb3" not in out and "a-weights" in out
+    with pytest.raises(DataError, match="did you mean 'csc-train'"):
+        push(build, notebooks=["csc_trian"])
+
+
+def test_a_dataset_that_is_not_sent_is_told_with_the_notebook_that_reads_it(
+    kaggle: Kaggle, build: Path, capsys: Any
+) -> None:
+    sources = ["alice/kernel-lib", "alice/csc-data", "alice/chinese-macbert-base/3", "bob/words"]
+    write_kernel(build, "csc_train", "1", competition_sources=[], dataset_sources=sources)
+    push(build, notebooks=["csc_train"])
+    out = capsys.readouterr().out
+    assert out.count("not built here, so it must be on Kaggle already") == 2
+    assert "  reads alice/csc-data: not built here" in out
+    assert "as a dataset called csc-data (www.kaggle.com/datasets/new)" in out
+    assert "make dataset BACKBONE=<its folder> NAME=chinese-macbert-base" in out
+    assert "reads alice/kernel-lib" not in out and "reads bob/words" not in out
+    push(build, only=["csc_train"])
+    library = build / "datasets/kernel-lib"
+    assert f"reads alice/kernel-lib: this push does not send {library}" in capsys.readouterr().out
+    assert kaggle.asked == []
+
+
 def test_what_is_missing_is_told_in_a_dry_run_and_an_error_with_go(
     build: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
@@ -264,13 +296,15 @@ class Scripted:
     """Stands in for the kaggle command: answers in turn, the last answer again and again.
 
     Attributes:
-        statuses: of the one dataset; None: refused.
+        statuses: of the wheels; None: refused.
+        others: that are there.
         served: what Kaggle has of its list of contents; None: nothing.
         names: the files that Kaggle lists.
         done: what was sent.
     """
 
     statuses: list[str | None]
+    others: tuple[str, ...] = ("alice/kernel-lib",)
     served: list[bytes | None] = field(default_factory=lambda: [None])
     names: list[str] = field(default_factory=list)
     done: list[str] = field(default_factory=list)
@@ -282,7 +316,9 @@ class Scripted:
         return self.statuses.pop(0) if len(self.statuses) > 1 else self.statuses[0], "    words"
 
     def find_dataset(self, ref: str) -> str | None:
-        return self.status(ref)[0]
+        if ref == "alice/kernel-lib-wheels":
+            return self.status(ref)[0]
+        return "ready" if ref in self.others else None
 
     def newest_file(self, ref: str, name: str) -> bytes | None:
         return self.served.pop(0) if len(self.served) > 1 else self.served[0]
@@ -298,14 +334,30 @@ class Scripted:
         return 1
 
 
-def send_scripted(build: Path, scripted: Scripted) -> Scripted:
+def send_scripted(build: Path, scripted: Scripted, notebook: str = "fb3_train") -> Scripted:
     """Pushes the wheels and a notebook through a scripted command."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(push_module, "find_command", lambda: Path("kaggle"))
         patch.setattr(push_module, "find_sign_in", lambda: "a test")
         patch.setattr(push_module, "KaggleCommand", lambda command: scripted)
-        send(build, "kernel-lib-wheels", "fb3_train", ready_within_seconds=0.5)
+        send(build, "kernel-lib-wheels", notebook, ready_within_seconds=0.5)
     return scripted
+
+
+def test_an_own_dataset_that_is_nowhere_stops_everything_before_anything_is_sent(
+    build: Path,
+) -> None:
+    write_kernel(build, "csc_train", "1", dataset_sources=["alice/kernel-lib", "alice/csc-data"])
+    bare = Scripted(["ready"], others=())
+    with pytest.raises(KaggleError, match="alice/fb3-train reads alice/kernel-lib") as error:
+        send_scripted(build, bare)
+    assert f"send {build / 'datasets/kernel-lib'} too" in str(error.value)
+    library = Scripted(["ready"])
+    with pytest.raises(KaggleError, match="reads alice/csc-data, which is not on Kaggle: upload"):
+        send_scripted(build, library, "csc_train")
+    assert bare.done == library.done == []
+    both = Scripted(["ready"], others=("alice/kernel-lib", "alice/csc-data"))
+    assert send_scripted(build, both, "csc_train").done == ["version", "push"]
 
 
 def test_a_dataset_that_never_gets_ready_ends_the_wait(build: Path) -> None:
@@ -325,10 +377,12 @@ def test_a_dataset_that_kaggle_cannot_unpack_ends_the_wait(build: Path) -> None:
 
 def test_a_version_is_waited_for_though_the_one_before_is_ready(build: Path) -> None:
     new = write_contents(build / "datasets/kernel-lib-wheels")
-    older = Scripted(["ready"], [b"old", b"old", b"old", new, b"too far"], ["CONTENTS.sha256"])
+    served: list[bytes | None] = [b"old", b"old", b"old", new, b"too far"]
+    older = Scripted(["ready"], served=served, names=["CONTENTS.sha256"])
     assert send_scripted(build, older).done == ["version", "push"]
     assert older.served == [b"too far"]
-    without = Scripted(["ready"], [None, None, None, new, b"too far"], ["old.txt"])
+    served = [None, None, None, new, b"too far"]
+    without = Scripted(["ready"], served=served, names=["old.txt"])
     assert send_scripted(build, without).done == ["version", "push"]
     assert without.served == [b"too far"]
 
@@ -341,7 +395,8 @@ def test_a_dataset_that_is_still_unpacked_is_waited_for_before_its_next_version(
     build: Path,
 ) -> None:
     new = write_contents(build / "datasets/kernel-lib-wheels")
-    scripted = Scripted(["blobs_received", None, "ready"], [new], [WHEEL, "CONTENTS.sha256"])
+    names = [WHEEL, "CONTENTS.sha256"]
+    scripted = Scripted(["blobs_received", None, "ready"], served=[new], names=names)
     assert send_scripted(build, scripted).done == ["push"]  # it is the same already
     assert scripted.statuses == ["ready"]
 
@@ -429,12 +484,11 @@ def test_a_client_that_prints_its_requests_shows_no_key(
 @needs_client
 def test_a_source_that_does_not_exist_is_a_failure(kaggle: Kaggle, build: Path) -> None:
     kaggle.competitions.clear()
+    write_kernel(build, "fb3_blend", "1", dataset_sources=["bob/words"])
     with pytest.raises(KaggleError) as error:
-        send(build, "fb3_train")
+        send(build, "fb3_blend")
     assert "version 1 was pushed without some of its sources" in str(error.value)
-    assert "dataset sources and could not be added to the kernel: ['alice/kernel-lib']" in str(
-        error.value
-    )
+    assert "dataset sources and could not be added to the kernel: ['bob/words']" in str(error.value)
     assert f"['{COMPETITION}']" in str(error.value)
 
 

@@ -184,17 +184,22 @@ def judged(tmp_path: Path) -> Any:
         submission: str | bytes,
         sample: str = "id,score,grade\na1,0.5,1\nb2,0.5,1\n",
         train: str | None = "id,text,score,grade\nx,some,1.0,1\ny,text,5.0,3\n",
+        test: str | None = None,
     ) -> dict[str, str]:
         content = submission.encode() if isinstance(submission, str) else submission
         (tmp_path / "working/submission.csv").write_bytes(content)
         (tmp_path / "sample.csv").write_text(sample)
         if train is not None:
             (tmp_path / "train.csv").write_text(train)
-        return found(judge_again())
-
-    def judge_again() -> list[Check]:
-        return check_submission(
-            tmp_path / "working", tmp_path / "sample.csv", tmp_path / "train.csv"
+        if test is not None:
+            (tmp_path / "test.csv").write_text(test)
+        return found(
+            check_submission(
+                tmp_path / "working",
+                tmp_path / "sample.csv",
+                tmp_path / "train.csv",
+                test=None if test is None else tmp_path / "test.csv",
+            )
         )
 
     return judge
@@ -379,6 +384,68 @@ def test_an_empty_text_is_a_null_to_kaggle_unless_the_sample_has_such(judged) ->
     assert problems == {"no value empty or infinite": "answer of a"}
     assert judged(submission, "id,answer\na,\nb,text\n", TEXT_TRAIN) == {}
     assert judged(submission, "id,answer\na,\nb,\n", TEXT_TRAIN) == {}
+
+
+def test_a_text_without_anything_may_have_an_answer_without_anything(judged) -> None:
+    sample = "id,answer\na,word\nb,word\n"
+    test = 'id,text\na,some words\nb,"  "\n'
+    assert judged("id,answer\na,more words\nb,\n", sample, TEXT_TRAIN, test) == {}
+    problems = judged("id,answer\na,\nb,\n", sample, TEXT_TRAIN, test)
+    assert problems == {"no value empty or infinite": "answer of a"}
+    # the sample holds the texts as they are: where one is empty, and nowhere else
+    sample, test = "id,answer\na,some words\nb,\n", "id,text\na,some words\nb,\n"
+    problems = judged("id,answer\na,\nb,\n", sample, TEXT_TRAIN, test)
+    assert problems == {"no value empty or infinite": "answer of a"}
+    swapped = judged("id,answer\nb,\na,\n", sample, TEXT_TRAIN, test)
+    assert swapped["no value empty or infinite"] == "answer of a"
+
+
+def test_a_number_is_wanted_for_an_empty_text_too(judged) -> None:
+    problems = judged(
+        "id,score\na,1\nb,\n", "id,score\na,1\nb,1\n", None, "id,text\na,some words\nb,\n"
+    )
+    assert problems == {"no value empty or infinite": "score of b"}
+
+
+PAIRS = "id,source,target\nx,我在家,我再家\ny,你好。,您好。\nz,好,号\n"
+
+
+def judged_pair(judged, *answers: str, train: str = PAIRS, test: str | None = None) -> dict:
+    test = test or 'id,source\na,"他说 ""好"""\nb,"两\r\n行"\nc,\n'
+    rows = [f'{name},"{answer}"' for name, answer in zip("abc", answers, strict=True)]
+    submission = "\n".join(["id,target", *rows]) + "\n"
+    return judged(submission, "id,target\na,x\nb,x\nc,x\n", train, test)
+
+
+def test_answers_keep_the_length_of_their_texts_where_they_always_did(judged) -> None:
+    assert judged_pair(judged, '她说 ""好""', "两\r\n行", "") == {}
+    name = "as many characters in target as in source"
+    problems = judged_pair(judged, '她说""好""', "两\n行", "")
+    assert problems == {
+        name: "target of a has 5 characters, its source 6, "
+        "target of b has 3 characters, its source 4"
+    }
+    assert judged_pair(judged, '她说 ""好""', "两\r\n行", "词")[name].startswith(
+        "target of c has 1"
+    )
+
+
+@pytest.mark.parametrize(
+    "train",
+    [
+        PAIRS + "w,一二三,一二\n",  # not always
+        "id,source,target\nx,他们,她们\ny,你好,您好\n",  # of one length all
+        "id,text,target\nx,我在家,我再家\ny,好,号\n",  # of another column
+    ],
+    ids=["unequal", "one length", "another column"],
+)
+def test_where_answers_did_not_keep_it_their_length_is_free(judged, train: str) -> None:
+    assert judged_pair(judged, "她", "两", "三", train=train) == {}
+
+
+def test_a_test_that_holds_the_answers_is_judged_by_its_texts(judged) -> None:
+    test = "id,source,target\na,我在家里,我再家里\nb,你好,\nc,,x\n"
+    assert judged_pair(judged, "我再家里", "您好", "", test=test) == {}
 
 
 def test_gaps_in_the_training_data_do_not_hide_the_scale(judged) -> None:

@@ -113,6 +113,9 @@ def test_the_projection_says_whether_the_real_test_fits(
 # the order of things
 
 
+CSC = ["me/kernel-lib", "me/csc-data"]
+
+
 @pytest.fixture
 def kernel(tmp_path: Path) -> Callable[..., Kernel]:
     """Makes the folder of a kernel, of the inference template, with the cells given."""
@@ -145,7 +148,7 @@ def runs(tmp_path: Path, material: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
             given.append({"sources": sources, "folder": folder, **options})
             working = folder / "working"
             working.mkdir(parents=True)
-            sample = {one.kind: one.instead for one in sources}["competition"]
+            (sample,) = [one.instead for one in sources if one.instead]
             shutil.copyfile(sample["sample_submission.csv"], working / "submission.csv")
             status = answer(len(given)) if answer else 0
             return KaggleRun(
@@ -188,6 +191,30 @@ def test_training_runs_once_and_inference_on_both_tests_with_what_training_left(
         assert sources["notebook"].folder == given[0]["folder"] / "working"
         assert sources["competition"].folder == material.competition
         assert set(sources["competition"].instead) == {"test.csv", "sample_submission.csv"}
+
+
+def test_without_a_competition_the_dataset_of_data_shows_the_tests_and_nothing_is_a_rerun(
+    runs, kernel, material: Any
+) -> None:
+    passes, given = runs([kernel(competition_sources=[], dataset_sources=CSC)])
+    assert [one.problems for one in passes] == [[]] * 3
+    assert [one["rerun"] for one in given] == [False, False]
+    for one, kind in zip(given, ("public", "hidden"), strict=True):
+        library, data = one["sources"]
+        assert data.name == "me/csc-data" and data.folder == material.competition
+        assert data.instead["test.csv"].parent.name == f"data-{kind}" and not library.instead
+
+
+def test_the_answers_are_judged_beside_the_test_that_was_shown(
+    runs, kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    monkeypatch.setattr(
+        rehearsing, "check_submission", lambda *paths, test: seen.append((paths[1], test)) or []
+    )
+    runs([kernel()])
+    assert [test.parent.name for _, test in seen] == ["data-public", "data-hidden"]
+    assert all(sample.parent == test.parent for sample, test in seen)
 
 
 @pytest.mark.parametrize("layout", ["nested", "flat"])
@@ -282,6 +309,22 @@ def test_with_made_up_data_it_is_ready_and_ends_with_0(call, tmp_path: Path) -> 
     words = " ".join(printed.out.split())
     assert "the data are made up" in words and f"outputs are in {shown(plan.folder)}" in words
     assert 'training ran with {"n_folds": 2' in words
+
+
+def test_the_csc_pair_gets_sentences_and_a_bert_of_their_own(call) -> None:
+    status, seen, printed = call("csc_train", "csc_infer", "--owner", "me")
+    assert status == 0 and "the data are made up" in " ".join(printed.out.split())
+    plan = seen["plan"]
+    assert (plan.data / "confusion.txt").is_file() and (plan.backbone / "vocab.txt").is_file()
+    assert json.loads(plan.settings)["confusion_files"] == ["confusion.txt"]
+    essays = call("fb3_infer", "--owner", "me")[1]["plan"]
+    assert essays.data != plan.data and not (essays.data / "confusion.txt").exists()
+
+
+def test_notebooks_of_two_tasks_end_with_1_before_anything_is_built(call, tmp_path: Path) -> None:
+    status, seen, printed = call("fb3_train", "csc_infer", "--owner", "me")
+    assert status == 1 and not seen and not (tmp_path / "build").exists()
+    assert printed.err.startswith("SettingsError: notebooks of several tasks (csc, fb3)")
 
 
 def test_with_data_of_the_user_they_are_used_and_training_is_short(call, material: Any) -> None:

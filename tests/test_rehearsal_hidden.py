@@ -16,7 +16,7 @@ from kernel_lib.offline.rehearsal.hidden import (
     ODD_TEXTS,
     PUBLIC_ROWS,
     _new_ids,
-    _text_columns,
+    text_columns,
     write_hidden,
     write_public,
 )
@@ -177,14 +177,33 @@ def test_texts_are_the_long_columns_of_letters_that_differ() -> None:
             "empty": ["" for _ in n],
         }
     )
-    assert _text_columns(frame, "id") == ["essay", "note"]
+    assert text_columns(frame, "id") == ["essay", "note"]
 
 
 def test_where_no_column_is_long_the_longest_is_the_text() -> None:
     frame = pd.DataFrame({"id": list("abc"), "word": ["one", "three", "four"], "n": list("123")})
-    assert _text_columns(frame, "id") == ["word"]
+    assert text_columns(frame, "id") == ["word"]
     chinese = pd.DataFrame({"id": list("ab"), "text": ["我今天去学校", "他明天不来"]})
-    assert _text_columns(chinese, "id") == ["text"]
+    assert text_columns(chinese, "id") == ["text"]
+
+
+def test_short_chinese_texts_are_texts_beside_a_long_column() -> None:
+    frame = pd.DataFrame(
+        {
+            "id": [f"{n}" for n in range(60)],
+            "source": [f"我今天第{n}次去了学校" for n in range(60)],
+            "page": [f"a page of the book with the title {n}" for n in range(60)],
+            "domain": ["school", "news"] * 30,
+        }
+    )
+    assert text_columns(frame, "id") == ["source", "page"]
+
+
+def test_answers_that_stand_in_the_test_are_not_in_the_hidden_one(competition) -> None:
+    columns = {"source": [essay(n) for n in range(9)], "score": [f"answer {n}" for n in range(9)]}
+    data = competition({"id": list("abcdefghi"), **columns}, {"id": ["x"], "source": ["a text"]})
+    test, _ = make_hidden(data)
+    assert list(test) == ["id", "source"] and set(test["source"]) == {*ODD_TEXTS, "a text"}
 
 
 @pytest.mark.parametrize("columns", [{}, {"size": ["1.5", "2", ""]}, {"kind": ["a", "a", "a"]}])

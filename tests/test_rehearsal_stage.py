@@ -19,6 +19,7 @@ from kernel_lib.offline.rehearsal.stage import (
     NESTED,
     Source,
     copy_inputs,
+    data_among,
     declared,
     find_sources,
     refuse_same_place,
@@ -126,6 +127,40 @@ def test_each_input_is_stood_in_for_by_what_was_built_or_given(found, tmp_path: 
         {"test.csv": tmp_path / "test.csv"},
         *[{}] * 5,
     ]
+
+
+def test_without_a_competition_a_dataset_of_data_is_stood_in_for_by_the_data(
+    found, tmp_path: Path
+) -> None:
+    (tmp_path / "sets/csc-data").mkdir()  # built, but the test shown is another one
+    names = ["me/kernel-lib", "me/csc-data/2", "you/more-data"]
+    sources = found(dataset_sources=names)
+    assert [one.folder.name for one in sources] == ["kernel-lib", "data", "backbone"]
+    assert [set(one.instead) for one in sources] == [set(), {"test.csv"}, set()]
+    assert sources[1].place(NESTED) == "datasets/me/csc-data"
+    beside = found(competition_sources=["any-contest"], dataset_sources=["me/csc-data"])
+    assert [one.folder.name for one in beside] == ["data", "csc-data"]
+    assert [set(one.instead) for one in beside] == [{"test.csv"}, set()]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "data"),
+    [
+        ([], None),
+        ([("dataset", "me/data"), ("dataset", "me/database")], None),
+        ([("notebook", "me/make-data"), ("dataset", "me/b-data")], ("dataset", "me/b-data")),
+        ([("dataset", "me/b-data"), ("competition", "a")], ("competition", "a")),
+    ],
+)
+def test_the_data_are_known_by_their_kind_or_name(inputs: list, data: Any) -> None:
+    assert data_among(inputs) == data
+
+
+def test_data_that_are_not_there_are_asked_for(found, tmp_path: Path) -> None:
+    (tmp_path / "data").rmdir()
+    with pytest.raises(DataError, match=r"reads the dataset me/csc-data.*: give DATA=") as caught:
+        found(dataset_sources=["me/csc-data"])
+    assert "BACKBONE=" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,11 @@ def test_the_owner_is_filled_in_wherever_it_stands() -> None:
     assert values["dataset_sources"] == ["somebody/kernel-lib"]
     assert values["kernel_sources"] == ["somebody/fb3-train"]
     assert values["enable_internet"] is False
+    values = render("csc_train.kernel", owner="somebody")
+    assert values["dataset_sources"] == [
+        *("somebody/kernel-lib", "somebody/csc-data", "somebody/chinese-macbert-base")
+    ]
+    assert values["competition_sources"] == []
     for name in template_names(DATASET):
         fields = {word.lower(): "filled-in" for word in placeholders(name) - {"OWNER"}}
         text = json.dumps(render(name, owner="somebody", **fields))

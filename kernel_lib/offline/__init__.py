@@ -1,1 +1,1 @@
-"""What only the laptop needs: demo, running notebooks, ``upload`` and ``rehearsal``."""
+"""What only the laptop needs: demo, running notebooks, ``material``, ``upload``, ``rehearsal``."""

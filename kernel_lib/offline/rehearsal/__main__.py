@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from kernel_lib.errors import DataError
-from kernel_lib.offline.material import write_backbone, write_competition
+from kernel_lib.offline.home_tasks import HomeTask, task_of
 from kernel_lib.offline.rehearsal import image
 from kernel_lib.offline.rehearsal.plan import BOTH, Kernel, Plan
 from kernel_lib.offline.rehearsal.rehearse import rehearse, source_notes
@@ -23,8 +22,6 @@ from kernel_lib.offline.upload.templates import BUILD, choose_owner
 from kernel_lib.runtime.command import exit_status
 
 QUICK = '{"debug": true}'
-# For the made-up essays: enough to run through everything.
-TINY = '{"n_folds": 2, "epochs": 2, "max_length": 128, "learning_rate": 0.003}'
 MADE_UP_TRAIN_ROWS, MADE_UP_TEST_ROWS = 120, 20
 
 
@@ -33,7 +30,9 @@ def rehearse_named(names: list[str], options: argparse.Namespace) -> None:
 
     Raises:
         DataError: something does not hold; the verdict above says what.
+        SettingsError: the notebooks are of several tasks.
     """
+    task = task_of(names)
     owner = choose_owner(options.owner)
     build_library(BUILD / "datasets" / LIBRARY_SLUG, owner)
     kernels = []
@@ -41,7 +40,7 @@ def rehearse_named(names: list[str], options: argparse.Namespace) -> None:
         build_kernel(name, BUILD / "kernels" / name, owner)
         kernels.append(Kernel(BUILD / "kernels" / name, predicts=not name.endswith("_train")))
     plan = Plan(
-        **_material(options),
+        **_material(task, options),
         datasets=BUILD / "datasets",
         folder=BUILD / "rehearsal",
         layout=options.layout,
@@ -74,26 +73,26 @@ def _notes(kernels: list[Kernel], plan: Plan, *, made_up: bool) -> Iterator[str]
     yield f"logs, executed notebooks and outputs are in {shown(plan.folder)}"
 
 
-def _material(options: argparse.Namespace) -> dict[str, Any]:
+def _material(task: HomeTask, options: argparse.Namespace) -> dict[str, Any]:
     """Data, backbone and settings: the user's, or all made up."""
     if options.data:
         settings = QUICK if options.settings is None else options.settings
         return {"data": options.data, "backbone": options.backbone, "settings": settings}
-    folder = BUILD / "rehearsal-material"
-    competition, backbone = folder / "competition", options.backbone or folder / "backbone"
-    write_competition(competition, train_rows=MADE_UP_TRAIN_ROWS, test_rows=MADE_UP_TEST_ROWS)
+    folder = BUILD / "rehearsal-material" / task.name
+    data, backbone = folder / "data", options.backbone or folder / "backbone"
+    task.write_data(data, MADE_UP_TRAIN_ROWS, MADE_UP_TEST_ROWS)
     if not options.backbone:
-        corpus = pd.read_csv(competition / "train.csv", dtype=str)["full_text"].tolist()
-        write_backbone(backbone, corpus=corpus)
-    settings = TINY if options.settings is None else options.settings
-    return {"data": competition, "backbone": backbone, "settings": settings}
+        task.write_backbone(backbone, data)
+    tiny = json.dumps(task.tiny_settings)
+    settings = tiny if options.settings is None else options.settings
+    return {"data": data, "backbone": backbone, "settings": settings}
 
 
 def main() -> int:
     """Command line; returns the exit status."""
     parser = argparse.ArgumentParser(description="Run notebooks at home as Kaggle would.")
     parser.add_argument("names", nargs="+", help="notebooks in order, such as fb3_train fb3_infer")
-    parser.add_argument("--data", type=Path, help="the competition's folder; none: made-up essays")
+    parser.add_argument("--data", type=Path, help="the folder of the data; none: made up")
     parser.add_argument("--backbone", type=Path, help="a pretrained encoder's folder")
     parser.add_argument("--owner", help="your Kaggle name; default: the account on this machine")
     parser.add_argument("--settings", help=f"for training; default with --data: {QUICK}")

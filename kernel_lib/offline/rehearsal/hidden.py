@@ -1,9 +1,10 @@
 """Two tests for a notebook: Kaggle's public few rows, and a hidden test made up to be awkward.
 
 The hidden one has other ids, another number of rows, and texts that a real test may hold: none,
-only blanks, very long ones, other scripts, quotes and line breaks. Its ids stand in no order, so
-that rows which were sorted and not put back show; test and sample keep the same order where they
-have it in the competition's own files.
+only blanks, very long ones, other scripts, quotes, line breaks and a control character. Its ids
+stand in no order, so that rows which were sorted and not put back show; test and sample keep the
+same order where they have it in the competition's own files. Answers are in no hidden test, also
+where the given one has them.
 """
 
 from __future__ import annotations
@@ -31,11 +32,15 @@ ODD_TEXTS = (
     'He said "yes", then: \'no\'; a,b,"c"\r\nand a new line\ttab',
     "naïve café Ĳ ﬁ ½ Å",
     "中文作文也可能出现在这里。",
+    "他说：“2026年ＡＢＣ１２３，iPhone15　很好……”——對嗎？\x07",
+    "今天的天气很好，我们一起去公园。" * 150,
     "العربية من اليمين إلى اليسار",
     "👩‍👩‍👧 👍🏽 \u200b\u200d\ufeff",
     "[CLS] [SEP] [MASK] <s> </s> {curly} %s \\n",
 )
-FREE_TEXT, LETTERS = 20, 0.4  # characters on average, and the share of letters among them
+# Bytes on average, since a Chinese character says as much as three letters, and letters among all
+# characters.
+FREE_TEXT, LETTERS = 20, 0.4
 ALPHABETS = ("0123456789", "ABCDEFGHIJKLMNOPQRSTUVWXYZ", "abcdefghijklmnopqrstuvwxyz")
 HEXADECIMAL = ("0123456789", "ABCDEF", "abcdef")
 
@@ -73,12 +78,13 @@ def write_hidden(data: Path, target: Path, *, rows: int = HIDDEN_ROWS, seed: int
     first = _check_ids(data, test, sample)
     random = np.random.default_rng(seed)
     pool = _read(data / TRAIN) if (data / TRAIN).is_file() else test
-    if not len(pool) or not set(test.columns) <= set(pool.columns):
+    columns = [name for name in test if name == first or name not in sample]
+    if not len(pool) or not set(columns) <= set(pool.columns):
         pool = test
-    drawn = pool.iloc[random.integers(len(pool), size=rows)][list(test.columns)]
+    drawn = pool.iloc[random.integers(len(pool), size=rows)][columns]
     drawn = drawn.reset_index(drop=True)
     drawn[first] = _new_ids(test[first].tolist(), rows, random)
-    for text in _text_columns(pool[list(test.columns)], first):
+    for text in text_columns(pool[columns], first):
         places = random.permutation(rows)[: len(ODD_TEXTS)]
         drawn.loc[places, text] = list(ODD_TEXTS)[: len(places)]
     ids = drawn[first].to_numpy()
@@ -109,15 +115,20 @@ def _check_ids(data: Path, test: pd.DataFrame, sample: pd.DataFrame) -> str:
     return first
 
 
-def _text_columns(pool: pd.DataFrame, first: str) -> list[str]:
+def text_columns(pool: pd.DataFrame, first: str) -> list[str]:
     """The columns of free text: made of letters, mostly different, and long. When no column is
-    long, the longest of them."""
-    lengths = {}
+    long, the longest of them.
+
+    Args:
+        pool: rows, all of it text.
+        first: the id column, which is none of them.
+    """
+    lengths: dict[str, float] = {}
     for name in pool.columns:
         some = "".join(pool[name][:200])
         letters = sum(map(str.isalpha, some)) > len(some) * LETTERS
         if name != first and letters and pool[name].nunique() > len(pool) / 2:
-            lengths[str(name)] = pool[name].str.len().mean()
+            lengths[str(name)] = float(np.mean([len(text.encode()) for text in pool[name]]))
     longest = max(lengths.values(), default=0)
     return [name for name, length in lengths.items() if length >= min(FREE_TEXT, longest)]
 

@@ -58,7 +58,7 @@ class Plan:
     """What to rehearse with.
 
     Attributes:
-        data: the competition's folder.
+        data: the folder of the competition, or of the dataset that holds the data.
         backbone: stands in for a dataset or model that was not built here.
         datasets: the built datasets.
         folder: gets everything that the runs leave.

@@ -25,7 +25,7 @@ _MOUNT_PATH = re.compile(r"""["']/kaggle/input/\w""")
 
 @dataclass(frozen=True)
 class _Test:
-    """A test set to run a notebook on; its files stand before the competition's own."""
+    """A test set to run a notebook on; its files stand before those among the data."""
 
     title: str
     files: dict[str, Path]
@@ -91,11 +91,13 @@ def _run(
         hidden_modules=lacking,
         limit_seconds=plan.limit_seconds,
         settings="" if kernel.predicts else plan.settings,
-        rerun=test.rerun and kernel.predicts,
+        rerun=test.rerun and kernel.predicts and bool(kernel.metadata.get("competition_sources")),
     )
     checks = check_run(run, limit_seconds=plan.limit_seconds)
     if kernel.predicts and checks[0].passed:
-        checks += check_submission(run.working, test.files[SAMPLE], plan.data / TRAIN)
+        checks += check_submission(
+            run.working, test.files[SAMPLE], plan.data / TRAIN, test=test.files[TEST]
+        )
     rows = test.rows if kernel.predicts else 0
     return Pass(title, run.outcome.seconds, rows, checks), run.working
 

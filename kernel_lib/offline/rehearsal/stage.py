@@ -14,6 +14,8 @@ from kernel_lib.errors import DataError
 from kernel_lib.offline.upload.templates import DATASET, placeholders, template_path
 
 NESTED, FLAT = "nested", "flat"
+DATA_SUFFIX = "-data"
+GIVE_DATA = "give DATA=, the folder of its files"
 LINKED_BYTES = 64 * 2**20
 KINDS = {
     "competition_sources": "competition",
@@ -164,31 +166,37 @@ def find_sources(
 
     Args:
         metadata: of the kernel.
-        data: stands in for any competition.
+        data: stands in for any competition; without one, for the first dataset whose name ends in
+            ``-data``.
         backbone: stands in for a model, and for a dataset that was not built here, but not for
             those that have a template of their own.
         datasets: folder of the built datasets, one a slug.
         outputs: working folders of notebooks that were run before, by slug.
-        instead: the test's files, shown in place of the competition's own.
+        instead: the test's files, shown in place of those among the data.
 
     Raises:
         DataError: nothing here stands in for one of them.
     """
     found = []
-    for kind, name in declared(metadata):
+    inputs = declared(metadata)
+    data_source = data_among(inputs)
+    for kind, name in inputs:
         slug = name.rpartition("/")[2] if kind != "model" else name
+        is_data = kind == "competition" or (kind, name) == data_source
         ours = kind == "dataset" and _has_template(slug)
         candidates: dict[str, list[Path | None]] = {
             "competition": [data],
-            "dataset": [datasets / slug, None if ours else backbone],
+            "dataset": [data] if is_data else [datasets / slug, None if ours else backbone],
             "notebook": [outputs.get(slug)],
             "model": [backbone],
         }
         folder = next((path for path in candidates[kind] if path and path.is_dir()), None)
         if folder is None:
             cure = {
-                "competition": "give DATA=, the folder of its files",
-                "dataset": f"run make dataset, which makes {datasets / slug}"
+                "competition": GIVE_DATA,
+                "dataset": GIVE_DATA
+                if is_data
+                else f"run make dataset, which makes {datasets / slug}"
                 + ("" if ours else ", or give BACKBONE="),
                 "notebook": "rehearse that notebook too, before this one: NB='<train> <infer>'",
                 "model": "give BACKBONE=",
@@ -197,9 +205,17 @@ def find_sources(
                 f"{metadata['id']} reads the {kind} {name}, and nothing here stands in for it: "
                 f"{cure}."
             )
-        changed = instead or {} if kind == "competition" else {}
+        changed = instead or {} if is_data else {}
         found.append(Source(kind, name, folder.resolve(), changed))
     return found
+
+
+def data_among(inputs: Sequence[tuple[str, str]]) -> tuple[str, str] | None:
+    """Which of the declared inputs holds the data: a competition, else the first dataset whose
+    name ends in ``-data``; None: none of them does."""
+    competitions = [one for one in inputs if one[0] == "competition"]
+    datasets = [one for one in inputs if one[0] == "dataset" and one[1].endswith(DATA_SUFFIX)]
+    return next(iter(competitions or datasets), None)
 
 
 def _has_template(slug: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -9,18 +10,21 @@ import numpy as np
 import pandas as pd
 
 from kernel_lib.offline.rehearsal.checks import Check, shown
-from kernel_lib.offline.rehearsal.hidden import SAMPLE
+from kernel_lib.offline.rehearsal.hidden import SAMPLE, text_columns
 
 SUBMISSION = "submission.csv"
 
 
-def check_submission(working: Path, sample: Path, train: Path) -> list[Check]:
+def check_submission(
+    working: Path, sample: Path, train: Path, *, test: Path | None = None
+) -> list[Check]:
     """What the competition asks of the file handed in.
 
     Args:
         working: where the notebook left it.
         sample: the ``sample_submission.csv`` of the test that was predicted.
         train: the competition's ``train.csv``, for the values' range; it need not be there.
+        test: the ``test.csv`` that was predicted, for what its texts ask of an answer.
     """
     path = working / SUBMISSION
     if path.is_symlink() or not path.is_file():
@@ -41,10 +45,13 @@ def check_submission(working: Path, sample: Path, train: Path) -> list[Check]:
     if not columns.passed:
         return [columns]
     first, *values = wanted.columns
+    known = _read(train) if train.is_file() else None
+    texts = _read_texts(test, known, found[first], answers=values) if test is not None else None
     return [
         columns,
         *_check_ids(found[first], wanted[first]),
-        *_check_values(found, wanted, first, values, _read(train) if train.is_file() else None),
+        *_check_values(found, wanted, first, values, known, texts),
+        *_check_lengths(found, first, values, known, texts),
     ]
 
 
@@ -57,6 +64,19 @@ def _read(path: Path) -> pd.DataFrame:
     frame = rows[1:].reset_index(drop=True)
     frame.columns = pd.Index(rows.iloc[0])
     return frame
+
+
+def _read_texts(
+    test: Path, train: pd.DataFrame | None, ids: pd.Series, *, answers: list[str]
+) -> pd.DataFrame:
+    """The test's columns of free text, in the order of some ids; missing where an id is unknown."""
+    frame = _read(test).drop(columns=answers, errors="ignore")
+    if ids.name not in frame:
+        return pd.DataFrame(index=ids.index)
+    first = str(ids.name)
+    pool = frame if train is None or not set(frame) <= set(train) else train[list(frame)]
+    texts = frame.drop_duplicates(first).set_index(first)[text_columns(pool, first)]
+    return texts.reindex(ids).reset_index(drop=True)
 
 
 def _named(frame: pd.DataFrame) -> str:
@@ -101,13 +121,19 @@ def _check_values(
     first: str,
     values: list[str],
     train: pd.DataFrame | None,
+    texts: pd.DataFrame | None,
 ) -> Iterable[Check]:
-    """Numbers must be numbers; a text may be any, but for an empty one: Kaggle reads a null."""
+    """Numbers must be numbers; a text may be any, but for an empty one: Kaggle reads a null. It may
+    be empty where the row's own text is, and anywhere if the sample has it so elsewhere."""
+    without = pd.Series(False, index=found.index)
+    if texts is not None and len(texts.columns):
+        without = (texts.fillna("x").map(str.strip) == "").any(axis=1)
+    may_be = set(found[first][without])
     empty, wrong, ranges = [], [], 0
     for name in values:
         if not _are_numbers(sample[name], train, name):
-            may_be_empty = (sample[name] == "").any()
-            bad = np.flatnonzero((found[name] == "") & (not may_be_empty))
+            anywhere = ((sample[name] == "") & ~sample[first].isin(may_be)).any()
+            bad = np.flatnonzero((found[name] == "") & ~without & (not anywhere))
             empty += [f"{name} of {found[first][row]}" for row in bad]
             continue
         numbers = pd.to_numeric(found[name], errors="coerce").astype(float)
@@ -133,6 +159,40 @@ def _check_values(
             shown(wrong),
             "look for a scaling that was not undone, and clip to the scale",
         )
+
+
+def _check_lengths(
+    found: pd.DataFrame,
+    first: str,
+    values: list[str],
+    train: pd.DataFrame | None,
+    texts: pd.DataFrame | None,
+) -> Iterable[Check]:
+    """Where every answer in train is as long as its text, of whatever length that is, an answer of
+    another length has shifted its characters."""
+    if texts is None or train is None:
+        return
+    for text, name in itertools.product(texts.columns, values):
+        if not _keeps_length(train, text, name):
+            continue
+        pairs = zip(found[first], found[name], texts[text], strict=True)
+        wrong = [
+            f"{name} of {row_id} has {len(answer)} characters, its {text} {len(given)}"
+            for row_id, answer, given in pairs
+            if isinstance(given, str) and len(answer) != len(given)
+        ]
+        yield Check(
+            f"as many characters in {name} as in {text}",
+            shown(wrong),
+            "keep what cannot be read as it is: unknown characters, blanks, line breaks",
+        )
+
+
+def _keeps_length(train: pd.DataFrame, text: str, answer: str) -> bool:
+    if text not in train or answer not in train:
+        return False
+    lengths = train[text].str.len()
+    return bool((lengths == train[answer].str.len()).all() and lengths.nunique() > 1)
 
 
 def _are_numbers(sample: pd.Series, train: pd.DataFrame | None, name: str) -> bool:

@@ -6,5 +6,5 @@ package                the datasets and the notebooks' folders, under ``build/``
 metadata               every rule that Kaggle has, before anything leaves; with it ``problems``,
                        ``dataset_rules``, ``kernel_rules``, ``template_rules``
 push                   the official client, shown before it sends; with it ``push_plan``,
-                       ``kaggle_client``, ``outgoing``
+                       ``push_view``, ``kaggle_client``, ``outgoing``
 """

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -24,28 +23,20 @@ from kernel_lib.offline.upload.account import find_owner
 from kernel_lib.offline.upload.kaggle_client import (
     KaggleCommand,
     KaggleError,
-    command_line,
     create_arguments,
     find_command,
     find_sign_in,
-    push_arguments,
-    status_arguments,
     version_arguments,
 )
-from kernel_lib.offline.upload.outgoing import (
-    CONTENTS,
-    dataset_entries,
-    listed_files,
-    write_contents,
-)
-from kernel_lib.offline.upload.push_plan import Parcel, Plan, make_plan, sources_of
+from kernel_lib.offline.upload.outgoing import CONTENTS, listed_files, write_contents
+from kernel_lib.offline.upload.push_plan import Parcel, Plan, datasets_of, make_plan
+from kernel_lib.offline.upload.push_view import how_to_make, show, show_next_steps, turn
 from kernel_lib.offline.upload.templates import BUILD
 from kernel_lib.runtime.clock import Clock, format_seconds
 from kernel_lib.runtime.command import exit_status
 from kernel_lib.runtime.progress import progress_bar
 
 MESSAGE = f"kernel_lib {__version__}"
-SUBMISSION = "submission.csv"
 READY = "ready"
 FAILED = ("failed", "deleted")  # a dataset in these states will not get ready by waiting
 READY_WITHIN_SECONDS = 1800.0
@@ -65,6 +56,7 @@ def push(
     *,
     go: bool = False,
     only: Sequence[str] = (),
+    notebooks: Sequence[str] = (),
     message: str = MESSAGE,
     ready_within_seconds: float = READY_WITHIN_SECONDS,
     poll_seconds: float = POLL_SECONDS,
@@ -75,16 +67,18 @@ def push(
         build: what ``make dataset`` wrote.
         go: send.
         only: names of folders or slugs; empty: all.
+        notebooks: of the notebooks only these; empty: all.
         message: the note of each new version.
         ready_within_seconds: how long Kaggle may take to unpack the datasets.
         poll_seconds: between two looks at a dataset.
 
     Raises:
         DataError: as for :func:`make_plan`, or metadata with another owner than who is signed in.
-        KaggleError: with ``go``: no command, no credentials, or a step that failed.
+        KaggleError: with ``go``: no command, no credentials, a dataset that a notebook reads and
+            that is nowhere, or a step that failed.
     """
     build = Path(os.path.relpath(build)) if build.resolve().is_relative_to(Path.cwd()) else build
-    plan = make_plan(build, only)
+    plan = make_plan(build, only, notebooks=notebooks)
     command, sign_in = find_command(), find_sign_in()
     missing = [
         text for text, there in ((NO_COMMAND, command), (NO_CREDENTIALS, sign_in)) if not there
@@ -120,55 +114,6 @@ def _refuse_other_owner(plan: Plan, username: str | None) -> None:
             )
 
 
-def show(plan: Plan, message: str) -> None:
-    """Prints what would be sent and every command that would send it."""
-    if plan.datasets:
-        print("datasets:")
-    for dataset in plan.datasets:
-        print(f"{dataset.ref}, from {dataset.folder}")
-        for entry in dataset_entries(dataset.folder):
-            print(f"  {entry}")
-        for name, arguments in (
-            ("is it there?", status_arguments(dataset.ref)),
-            ("if not", create_arguments(dataset.folder)),
-            ("if it is, with other files", version_arguments(dataset.folder, message)),
-            ("until it is ready", status_arguments(dataset.ref)),
-        ):
-            print(f"  $ {command_line(arguments)}  # {name}")
-    if plan.kernels:
-        print("notebooks; each begins to run as it is pushed:")
-    for kernel in plan.kernels:
-        print(f"{kernel.ref}, from {kernel.folder}")
-        code = kernel.folder / kernel.metadata["code_file"]
-        print(f"  {code.stat().st_size / 1e6:10.3f} MB  {code.name}")
-        if kernel in plan.later:
-            print(f"  not now: {_turn(kernel, plan)}")
-        print(f"  $ {command_line(push_arguments(kernel.folder))}")
-        _show_next_steps(kernel, "VERSION", message)
-
-
-def _turn(kernel: Parcel, plan: Plan) -> str:
-    """When a notebook can be pushed that reads what another has yet to write."""
-    others = sorted(sources_of(kernel) & {other.ref for other in plan.kernels})
-    return (
-        f"it reads the output of {', '.join(others)}, which this push starts. When that has "
-        f"ended: make push GO=1 ONLY={kernel.folder.name}"
-    )
-
-
-def _show_next_steps(kernel: Parcel, version: int | str, message: str) -> None:
-    """Prints how to watch a pushed notebook, and how to submit it if it writes a submission."""
-    steps = [["kernels", "status", kernel.ref], ["kernels", "logs", kernel.ref, "--follow"]]
-    code = (kernel.folder / kernel.metadata["code_file"]).read_text(encoding="utf-8")
-    competitions = kernel.metadata.get("competition_sources", [])
-    if competitions and re.search(rf"(?<!sample_){SUBMISSION}", code):
-        options = ["-k", kernel.ref, "-v", str(version), "-f", SUBMISSION, "-m", message]
-        steps.append(["competitions", "submit", competitions[0], *options])
-    print("  while it runs, and when its status is COMPLETE:")
-    for step in steps:
-        print(f"  $ {command_line(step)}")
-
-
 class _Sending:
     """One push with ``go``: what it has sent is told when a later step fails."""
 
@@ -199,6 +144,8 @@ class _Sending:
         versions: dict[str, int] = {}
         kernels = [kernel for kernel in self.plan.kernels if kernel not in self.plan.later]
         try:
+            step = "looking for what the notebooks read"
+            self._refuse_missing(kernels)
             for dataset in self.plan.datasets:
                 step = f"dataset {dataset.ref}"
                 print(step, flush=True)
@@ -218,9 +165,19 @@ class _Sending:
             ) from None
         for kernel in kernels:
             print(f"{kernel.ref} runs as version {versions[kernel.ref]}")
-            _show_next_steps(kernel, versions[kernel.ref], self.message)
+            show_next_steps(kernel, versions[kernel.ref], self.message)
         for kernel in self.plan.later:
-            print(f"{kernel.ref} was not pushed: {_turn(kernel, self.plan)}")
+            print(f"{kernel.ref} was not pushed: {turn(kernel, self.plan)}")
+
+    def _refuse_missing(self, kernels: Sequence[Parcel]) -> None:
+        """Raises KaggleError for a dataset that is neither sent nor there; a notebook pushed
+        without it runs, and fails."""
+        for kernel in kernels:
+            for ref in datasets_of(kernel):
+                if ref in self.plan.elsewhere and self.kaggle.find_dataset(ref) is None:
+                    folder = self.plan.elsewhere[ref]
+                    cure = f"send {folder} too" if folder else how_to_make(ref)
+                    raise KaggleError(f"{kernel.ref} reads {ref}, which is not on Kaggle: {cure}.")
 
     def _send_dataset(self, dataset: Parcel) -> None:
         contents = write_contents(dataset.folder)
@@ -287,10 +244,17 @@ def main() -> int:
     parser.add_argument("--build", type=Path, default=BUILD, help="what make dataset wrote")
     parser.add_argument("--go", action="store_true", help="send it")
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="some of it only")
+    parser.add_argument("--notebooks", nargs="+", default=[], metavar="NAME", help="only these")
     parser.add_argument("--message", default=MESSAGE, help="the note of each new version")
     options = parser.parse_args()
     return exit_status(
-        lambda: push(options.build, go=options.go, only=options.only, message=options.message)
+        lambda: push(
+            options.build,
+            go=options.go,
+            only=options.only,
+            notebooks=options.notebooks,
+            message=options.message,
+        )
     )
 
 

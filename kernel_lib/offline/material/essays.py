@@ -1,8 +1,7 @@
-"""Made-up material for demo and tests: essays whose scores can be read from them, a tiny backbone.
+"""Essays whose scores can be read from them, and a tiny encoder in DeBERTa-v3's shape.
 
-The essays are ours, made of word lists: nothing of a competition's data is in them. A writer has a
-skill for each target; the better it is, the more often rare words, connectives, correct forms and
-paragraphs are chosen, so a model that reads can learn the scores.
+A writer has a skill for each target; the better it is, the more often rare words, connectives,
+correct forms and paragraphs are chosen, so a model that reads can learn the scores.
 """
 
 from __future__ import annotations
