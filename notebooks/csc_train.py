@@ -85,10 +85,8 @@ settings = SpellingSettings(
 
 # %%
 from kernel_lib.runtime.clock import Clock
-from kernel_lib.runtime.wheels import attach_wheels
 
 clock = Clock(settings.time_budget_seconds)
-attach_wheels()  # iterative-stratification is not on Kaggle's image
 task = SpellingTask(settings)
 train = task.read_train()
 has_errors = train["source"] != train["target"]

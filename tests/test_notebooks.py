@@ -132,6 +132,50 @@ def test_the_fb3_pair_from_train_csv_to_a_checked_submission(kaggle: Path, tmp_p
     assert [path.name for path in (tmp_path / "infer").iterdir()] == ["submission.csv"]
 
 
+def test_the_csc_pair_both_systems_stopped_resumed_ensembled(
+    spelling_material, tmp_path: Path
+) -> None:
+    root = tmp_path / "kaggle"
+    shutil.copytree(spelling_material.competition, root / "input/csc-data")
+    shutil.copytree(spelling_material.backbone, root / "input/chinese-macbert-base")
+    shutil.copytree(
+        ROOT / "kernel_lib",
+        root / "input/kernel-lib/kernel_lib",
+        ignore=shutil.ignore_patterns("__pycache__"),
+    )
+    copy = {**SMALL, "batch_size": 8, "system": "copy"}
+    printed = execute("csc_train", root, tmp_path / "stopped", **copy, time_budget_seconds=0.001)
+    assert "state saved" in printed and "no fold is finished yet" in printed
+    shutil.copytree(tmp_path / "stopped", root / "input/notebooks/me/csc-train-stopped")
+    stopped = root / "input/notebooks/me/csc-train-stopped/run"
+    printed = execute("csc_train", root, tmp_path / "copy", **copy, resume_from=str(stopped))
+    assert "CV correction_f1" in printed and "S-strict" in printed and "image/png" in printed
+    assert (tmp_path / "copy/run/report.html").stat().st_size > 10_000
+    # What else may differ of runs that are averaged: the system, folds, windows, noise.
+    detect = {**SMALL, "system": "detect", "n_folds": 3, "folds": [1], "max_length": 32}
+    noise = {"confusion_files": ["confusion.txt"], "noise_rate": 0.1, "window_overlap": 8}
+    execute("csc_train", root, tmp_path / "detect", **detect, **noise)
+    shutil.rmtree(stopped.parent)
+    for name in ("copy", "detect"):
+        shutil.copytree(tmp_path / name, root / f"input/notebooks/me/{name}")
+
+    printed = execute("csc_infer", root, tmp_path / "infer", passes=2)
+    assert "folds used: copy/run: 0 1; detect/run: 1" in printed
+    test, sample, found = (
+        pd.read_csv(path, dtype=str, keep_default_na=False)
+        for path in (
+            root / "input/csc-data/test.csv",
+            root / "input/csc-data/sample_submission.csv",
+            tmp_path / "infer/submission.csv",
+        )
+    )
+    assert found["id"].tolist() == sample["id"].tolist()
+    both = test.merge(found, on="id", validate="one_to_one")
+    assert both["source"].str.len().tolist() == both["target"].str.len().tolist()
+    lines = (tmp_path / "infer/corrections.jsonl").read_text(encoding="utf-8").split("\n")[:-1]
+    assert [json.loads(line)["id"] for line in lines] == test["id"].tolist()
+
+
 def test_a_training_notebook_stopped_by_its_clock_ends_green_and_goes_on(
     kaggle: Path, tmp_path: Path
 ) -> None:
