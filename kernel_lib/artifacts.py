@@ -16,7 +16,7 @@ from __future__ import annotations
 import csv
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 import torch
@@ -114,7 +114,7 @@ def write_csv(frame: pd.DataFrame, path: Path) -> None:
     in quotes where they hold line ends of any kind."""
     texts = frame.select_dtypes(exclude="number")
     returns = any(texts[name].astype(str).str.contains("\r").any() for name in texts)
-    quoting = csv.QUOTE_NONNUMERIC if returns else csv.QUOTE_MINIMAL
+    quoting: Literal[0, 2] = csv.QUOTE_NONNUMERIC if returns else csv.QUOTE_MINIMAL
     write_text(path, frame.to_csv(index=False, lineterminator="\n", quoting=quoting))
 
 

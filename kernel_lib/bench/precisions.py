@@ -25,6 +25,7 @@ from kernel_lib.errors import ArtifactError
 from kernel_lib.model.attention import use_fast_attention
 from kernel_lib.results.members import task_of
 from kernel_lib.runtime.device import Precision, keep_freed_memory, pick_precision
+from kernel_lib.tasks.registry import restore_task
 from kernel_lib.text.batches import Example
 from kernel_lib.text.tokenizer import load_tokenizer
 from kernel_lib.training.prediction import predict
@@ -176,10 +177,11 @@ def _subject_of_run(settings: BenchSettings) -> Subject:
     folder = run.fold_folder(fold)
     task = task_of(run)
     if settings.data:
-        task = type(task)(task.settings.replace(data_dir=settings.data))
+        changed = task.settings.replace(data_dir=settings.data)
+        task = restore_task({**run.record, "settings": changed.to_dict()})
     frame = task.read_train()
-    ids = set(pd.read_csv(folder / OOF, dtype=str)[task.settings.id_column])
-    valid = frame[frame[task.settings.id_column].isin(ids)].head(settings.run_rows)
+    ids = pd.read_csv(folder / OOF, dtype=str, keep_default_na=False).iloc[:, 0]
+    valid = frame[frame[ids.name].isin(set(ids))].head(settings.run_rows)
     tokenizer = load_tokenizer(run.folder / TOKENIZER)
     examples = task.encode(valid, tokenizer)
     model = task.empty_model(folder)

@@ -33,7 +33,7 @@ from kernel_lib.tasks.spelling import SpellingTask
 from kernel_lib.tasks.spelling_data import read_confusion
 from kernel_lib.tasks.spelling_sentences import confusable_ids
 from kernel_lib.tasks.spelling_settings import SpellingSettings
-from kernel_lib.text.batches import IGNORE, Example, collate_to
+from kernel_lib.text.batches import IGNORE, Batch, Example, collate_to
 from kernel_lib.text.characters import CharacterEncoder
 from kernel_lib.text.order import TrainingOrder
 from kernel_lib.text.tokenizer import save_tokenizer
@@ -176,9 +176,8 @@ def _train(
             examples = [corruption.example(encoded[row], random) for row in batch]
             for group in optimizer.param_groups:
                 group["lr"] = LEARNING_RATE * min(done / WARM_UP, (1 - done) / (1 - WARM_UP))
-            there = collate_to(examples, pad_id, device)
             with precision.autocast():
-                loss = _loss(model, there.input_ids, there.attention_mask, there.targets, rows, place)
+                loss = _loss(model, collate_to(examples, pad_id, device), rows, place)
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), MAX_GRAD_NORM)
             optimizer.step()
@@ -206,17 +205,12 @@ def _batches(
         yield from ((epoch, rows) for rows in order.batches(0))
 
 
-def _loss(
-    model: Any,
-    input_ids: Tensor,
-    attention_mask: Tensor,
-    targets: Tensor,
-    rows: Tensor,
-    place: Tensor,
-) -> Tensor:
+def _loss(model: Any, batch: Batch, rows: Tensor, place: Tensor) -> Tensor:
     """Cross-entropy of the characters that are to be named; nothing is computed for the others."""
-    states = model.base_model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-    named = targets != IGNORE
+    targets = batch.targets
+    assert targets is not None, "what is to be named is known"
+    encoded = model.base_model(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
+    states, named = encoded.last_hidden_state, targets != IGNORE
     head = model.cls.predictions
     table = model.get_input_embeddings().weight[rows]
     logits = functional.linear(head.transform(states[named]), table).float() + head.bias[rows]

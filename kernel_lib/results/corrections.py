@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -12,7 +11,8 @@ from kernel_lib.artifacts import Run, read_oof
 from kernel_lib.errors import ArtifactError
 from kernel_lib.metrics.spelling import spelling_scores
 from kernel_lib.metrics.spelling_lines import format_lines
-from kernel_lib.results.members import find_runs, task_of
+from kernel_lib.results.members import best_first, find_runs, gather_members
+from kernel_lib.tasks.decoding import Decoding
 from kernel_lib.tasks.spelling_settings import SpellingInferenceSettings
 from kernel_lib.text.corrections import Change, changes_from_json
 
@@ -43,13 +43,15 @@ def read_predicted(settings: SpellingInferenceSettings) -> pd.DataFrame:
     Returns:
         As :func:`read_corrections`, in the input's order, without folds.
     """
-    test = task_of(find_runs(settings.runs)[0]).read_test(settings).frame
+    best = best_first(gather_members(find_runs(settings.runs)))[0]
+    test = best.task.read_test(settings).frame
     lines = Path(settings.corrections).read_text(encoding="utf-8").split("\n")[:-1]
     rows = {row["id"]: row for row in map(json.loads, lines)}
     found = [rows[row_id] for row_id in test["id"]]
+    changes = [[Change(**change) for change in row["changes"]] for row in found]
     return test.assign(
         corrected=[row["corrected"] for row in found],
-        changes=[[Change(**change) for change in row["changes"]] for row in found],
+        changes=pd.Series(changes, index=test.index, dtype=object),
     )
 
 
@@ -64,15 +66,19 @@ def scores_text(frame: pd.DataFrame) -> str:
 
 
 def decoding_text(run: Run) -> str:
-    """In one line: when a character is changed, as chosen by the out-of-fold sentences."""
-    chosen: dict[str, Any] = run.record.get("decoding", {})
-    if not chosen:
+    """In one line: when a character is changed, as chosen by the out-of-fold sentences.
+
+    Raises:
+        ArtifactError: the record is damaged there.
+    """
+    if not run.record.get("decoding"):
         return "no decoding is chosen yet: a character is changed when another is likelier"
+    chosen = Decoding.from_record(run.record["decoding"])
     ways = [
-        f"a probability of {chosen['threshold']:g} or more",
-        "Chinese characters only" if chosen["chinese_only"] else "any character",
-        "within the confusion set" if chosen["confusion_only"] else "",
-        f"{chosen['passes']} pass{'es' if chosen['passes'] > 1 else ''}",
+        f"a probability of {chosen.threshold:g} or more",
+        "Chinese characters only" if chosen.chinese_only else "any character",
+        "within the confusion set" if chosen.confusion_only else "",
+        f"{chosen.passes} pass{'es' if chosen.passes > 1 else ''}",
     ]
     worth = run.record.get("decoding_f1")
     note = "" if worth is None else f"; strict correction F1 of folds left out of it: {worth:.4f}"
