@@ -7,9 +7,9 @@ arithmetic that their tokens need; batches of like length cost 1.01 times.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,8 @@ class Example:
         input_ids: token ids with special tokens; int32, as all rows of a competition are kept.
         target: what the loss compares with; None at inference. Float32 ``(columns,)`` belongs to
             the whole text; int32 ``(seq_len,)`` to its tokens, ``IGNORE`` where there is none.
+        words: for each token the number of its word in the text, -1: none; int32 ``(seq_len,)``, or
+            None where the model does not ask.
         row: number of the text in the table it came from; windows of a long one share it.
         start: where in the text this window begins; 0 for a whole text.
         origin: what the task needs to know of the text besides.
@@ -41,6 +43,7 @@ class Example:
     id: str
     input_ids: NDArray[np.int32]
     target: NDArray[np.float32] | NDArray[np.int32] | None = None
+    words: NDArray[np.int32] | None = None
     row: int = 0
     start: int = 0
     origin: Any = None
@@ -54,11 +57,19 @@ class Batch:
         input_ids: ``(batch, seq_len)`` int64.
         attention_mask: ``(batch, seq_len)`` int64, 1 on tokens and 0 on padding.
         targets: ``(batch, columns)`` float32, or ``(batch, seq_len)`` int64, or None.
+        words: ``(batch, seq_len)`` int64, -1 on padding, or None.
     """
 
     input_ids: torch.Tensor
     attention_mask: torch.Tensor
     targets: torch.Tensor | None
+    words: torch.Tensor | None = None
+
+    @property
+    def inputs(self) -> tuple[torch.Tensor, ...]:
+        """What the model is called with."""
+        mine = self.input_ids, self.attention_mask
+        return mine if self.words is None else (*mine, self.words)
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -66,17 +77,15 @@ class Batch:
     def to(self, device: torch.device) -> Batch:
         """The batch on a device. A GPU fetches pinned memory while the program goes on."""
         later = device.type == "cuda"
-        targets = None if self.targets is None else self.targets.to(device, non_blocking=later)
-        return Batch(
-            self.input_ids.to(device, non_blocking=later),
-            self.attention_mask.to(device, non_blocking=later),
-            targets,
-        )
+        return self._map(lambda tensor: tensor.to(device, non_blocking=later))
 
     def pinned(self) -> Batch:
         """The batch in memory that a GPU can read from while the program goes on."""
-        targets = None if self.targets is None else self.targets.pin_memory()
-        return Batch(self.input_ids.pin_memory(), self.attention_mask.pin_memory(), targets)
+        return self._map(torch.Tensor.pin_memory)
+
+    def _map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
+        there = {name: tensor for name, tensor in vars(self).items() if tensor is not None}
+        return replace(self, **{name: change(tensor) for name, tensor in there.items()})
 
 
 def encode_texts(
@@ -106,17 +115,22 @@ def collate(examples: Sequence[Example], pad_id: int) -> Batch:
         input_ids[row, : len(example.input_ids)] = torch.from_numpy(example.input_ids)
         attention_mask[row, : len(example.input_ids)] = 1
     targets = [example.target for example in examples if example.target is not None]
-    stacked = _stack_targets(targets, width) if len(targets) == len(examples) else None
-    return Batch(input_ids, attention_mask, stacked)
+    words = [example.words for example in examples if example.words is not None]
+    return Batch(
+        input_ids,
+        attention_mask,
+        _side_by_side(targets, width, IGNORE) if len(targets) == len(examples) else None,
+        _side_by_side(words, width, -1) if len(words) == len(examples) else None,
+    )
 
 
-def _stack_targets(targets: Sequence[NDArray[Any]], width: int) -> torch.Tensor:
-    """Targets of texts side by side; those of tokens padded as the tokens are."""
-    if targets[0].dtype.kind == "f":
-        return torch.from_numpy(np.stack(targets))
-    padded = torch.full((len(targets), width), IGNORE, dtype=torch.int64)
-    for row, target in enumerate(targets):
-        padded[row, : len(target)] = torch.from_numpy(target)
+def _side_by_side(rows: Sequence[NDArray[Any]], width: int, fill: int) -> torch.Tensor:
+    """What belongs to texts as it is; whole numbers belong to tokens and are padded as these are."""
+    if rows[0].dtype.kind == "f":
+        return torch.from_numpy(np.stack(rows))
+    padded = torch.full((len(rows), width), fill, dtype=torch.int64)
+    for place, row in zip(padded, rows, strict=True):
+        place[: len(row)] = torch.from_numpy(row)
     return padded
 
 

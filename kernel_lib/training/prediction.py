@@ -232,7 +232,7 @@ def _forward(model: nn.Module, batch: Batch, device: torch.device) -> torch.Tens
     """
     try:
         there = batch.to(device)
-        output: torch.Tensor = model(there.input_ids, there.attention_mask)
+        output: torch.Tensor = model(*there.inputs)
         return output.float()
     except (RuntimeError, MemoryError) as error:
         if is_memory_full(error):

@@ -165,7 +165,7 @@ class Updater:
     def _backward(self, batch: Batch, share: float | Tensor) -> Tensor:
         """Forward, scale, backward. ``share``: the batch's part of the update's rows."""
         with self.machine.precision.autocast():
-            outputs = self.state.model(batch.input_ids, batch.attention_mask)
+            outputs = self.state.model(*batch.inputs)
         loss = self.task.loss(outputs, batch) * share
         self.state.scaler.scale(loss).backward()
         return loss.detach()
