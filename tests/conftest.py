@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import runpy
 from dataclasses import dataclass
@@ -18,7 +19,12 @@ os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
 os.environ.pop("KERNEL_LIB_SETTINGS", None)
 os.environ.pop("KERNEL_LIB_GUARD", None)
 
-from kernel_lib.offline.material import write_backbone, write_competition
+from kernel_lib.offline.material import (
+    write_backbone,
+    write_competition,
+    write_spelling_backbone,
+    write_spelling_competition,
+)
 
 ROOT = Path(__file__).parents[1]
 NO_NETWORK = ROOT / "kernel_lib/offline/rehearsal/guard"  # on PYTHONPATH it guards a notebook too
@@ -28,7 +34,7 @@ SHARED = ROOT.parent / "shared"
 
 @dataclass(frozen=True)
 class Material:
-    """Folders of a made-up competition and a tiny DeBERTa-v3-shaped backbone."""
+    """Folders of a made-up competition and a tiny backbone."""
 
     competition: Path
     backbone: Path
@@ -44,6 +50,16 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Material:
     return Material(root / "competition", root / "backbone")
 
 
+@pytest.fixture(scope="session")
+def spelling_material(tmp_path_factory: pytest.TempPathFactory) -> Material:
+    """48 training and 22 test sentences, half of these awkward; a BERT of 2 layers of 32."""
+    root = tmp_path_factory.mktemp("spelling")
+    write_spelling_competition(root / "competition", train_rows=48, test_rows=22)
+    corpus = pd.read_csv(root / "competition/train.csv", dtype=str)["target"].tolist()
+    write_spelling_backbone(root / "backbone", corpus=corpus)
+    return Material(root / "competition", root / "backbone")
+
+
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     """Every test begins with the same random states."""
@@ -55,7 +71,7 @@ def seeded() -> None:
 
 @dataclass(frozen=True)
 class Case:
-    """A small regression job: everything ``cross_validate`` and ``FoldTrainer`` ask for."""
+    """A small job: everything ``cross_validate`` and ``FoldTrainer`` ask for."""
 
     task: Any
     examples: list[Any]
@@ -133,5 +149,110 @@ def make_case(material: Material, tmp_path: Path) -> Any:
         train = task.read_train()
         tokenizer = build_tokenizer(material.backbone, keep_newlines=settings.keep_newlines)
         return Case(task, task.encode(train, tokenizer), task.folds(train), tokenizer)
+
+    return make
+
+
+def spelling_case(material: Material, **changes: Any) -> Case:
+    """A :class:`Case` of spelling correction; its windows are shorter than most sentences."""
+    from kernel_lib.tasks.spelling import SpellingTask
+    from kernel_lib.tasks.spelling_settings import SpellingSettings
+    from kernel_lib.text.batches import by_window
+    from kernel_lib.text.tokenizer import build_tokenizer
+
+    settings = SpellingSettings(
+        **{
+            "backbone": str(material.backbone),
+            "data_dir": str(material.competition),
+            "confusion_files": ("confusion.txt",),
+            "n_folds": 2,
+            "epochs": 1,
+            "batch_size": 8,
+            "max_length": 16,
+            "window_overlap": 6,
+            "learning_rate": 1e-3,
+            "head_learning_rate": 1e-3,
+            "precision": "float32",
+            **changes,
+        }
+    )
+    task = SpellingTask(settings)
+    train = task.read_train()
+    tokenizer = build_tokenizer(Path(settings.backbone), keep_newlines=settings.keep_newlines)
+    examples = task.encode(train, tokenizer)
+    return Case(task, examples, by_window(task.folds(train), examples), tokenizer)
+
+
+@pytest.fixture
+def make_spelling_case(spelling_material: Material, tmp_path: Path) -> Any:
+    """Makes a :class:`Case` of spelling correction with some settings changed."""
+
+    def make(**changes: Any) -> Case:
+        return spelling_case(spelling_material, **{"output_dir": str(tmp_path / "run"), **changes})
+
+    return make
+
+
+COPY = {"system": "copy", "max_length": 32, "window_overlap": 8, "copy_label": False}
+DETECT = {"system": "detect", "max_length": 64, "window_overlap": 16, "n_folds": 3, "folds": (0, 2)}
+
+
+@pytest.fixture(scope="session")
+def spelling_runs(
+    spelling_material: Material, tmp_path_factory: pytest.TempPathFactory
+) -> list[Any]:
+    """One of each system, trained a little: they change a part of the characters."""
+    from kernel_lib.training import fold_work
+
+    made = []
+    little = {"learning_rate": 5e-3, "head_learning_rate": 5e-3, "epochs": 6, "batch_size": 4}
+    for name, changes in (("copy", COPY), ("detect", DETECT)):
+        folder = tmp_path_factory.mktemp(name) / "run"
+        case = spelling_case(spelling_material, **little, **changes, output_dir=str(folder))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(fold_work, "release_memory", lambda device: None)
+            made.append(case.cross_validate())
+    return made
+
+
+@pytest.fixture
+def correct(
+    spelling_material: Material,
+    spelling_runs: list[Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Any:
+    """Corrects sentences with both runs; gives the rows of ``corrections.jsonl``."""
+    from kernel_lib.results import ensemble
+    from kernel_lib.tasks.spelling_settings import SpellingInferenceSettings
+
+    monkeypatch.setattr(ensemble, "release_memory", lambda device: None)  # takes longer than all
+
+    def make(texts: list[str] | None = None, **changes: Any) -> list[dict[str, Any]]:
+        folder = spelling_material.competition
+        if texts is not None:
+            folder = tmp_path / "data"
+            folder.mkdir(exist_ok=True)
+            frame = pd.DataFrame({"id": [f"t{n}" for n in range(len(texts))], "source": texts})
+            lines = [json.dumps(row, ensure_ascii=False) for row in frame.to_dict("records")]
+            (folder / "test.jsonl").write_text("\n".join(lines), encoding="utf-8")
+        settings = SpellingInferenceSettings(
+            **{
+                "runs": tuple(str(run.folder) for run in spelling_runs),
+                "data_dir": str(folder),
+                "submission": str(tmp_path / "submission.csv"),
+                "corrections": str(tmp_path / "corrections.jsonl"),
+                "precision": "float32",
+                "threshold": 0.0,
+                "chinese_only": True,
+                "confusion_only": False,
+                "passes": 1,
+                **changes,
+            }
+        )
+        make.settings = settings
+        ensemble.predict_submission(settings)
+        lines = (tmp_path / "corrections.jsonl").read_text(encoding="utf-8").split("\n")[:-1]
+        return [json.loads(line) for line in lines]
 
     return make

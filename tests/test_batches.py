@@ -9,12 +9,15 @@ import pytest
 import torch
 
 from kernel_lib.text.batches import (
+    IGNORE,
     Batch,
     Example,
+    by_window,
     collate,
     collate_to,
     encode_texts,
     prefetched,
+    split_tokens,
 )
 
 NEEDS_A_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -166,3 +169,33 @@ def test_a_gpu_gets_its_batches_from_pinned_memory() -> None:
         expected = collate([examples[row] for row in rows], 7)
         for a, b in zip(tensors(batch.to(device)), tensors(expected), strict=True):
             assert a.device == device and torch.equal(a.cpu(), b)
+
+
+def of_tokens(length: int, *, row: int = 0, start: int = 0) -> Example:
+    ids = np.arange(1, length + 1, dtype=np.int32)
+    return Example("id", ids, ids * 10, row=row, start=start)
+
+
+def test_targets_of_tokens_are_padded_as_the_tokens_are() -> None:
+    batch = collate([of_tokens(3), of_tokens(9)], pad_id=0)
+    assert batch.targets is not None and batch.targets.dtype == torch.int64
+    assert batch.targets.shape == batch.input_ids.shape == (2, 16)
+    assert batch.targets[0].tolist() == [10, 20, 30] + [IGNORE] * 13
+    assert batch.targets[1].tolist() == [10 * n for n in range(1, 10)] + [IGNORE] * 7
+    assert collate([of_tokens(3), example(3)], pad_id=0).targets is None  # not all have some
+
+
+def test_a_value_of_a_text_is_that_of_each_of_its_windows() -> None:
+    examples = [of_tokens(5, row=0), of_tokens(5, row=1), of_tokens(5, row=1, start=3)]
+    assert by_window(np.array([7, 9, 8]), examples).tolist() == [7, 9, 9]
+    assert by_window(np.array(["a", "b"]), examples[::-1]).tolist() == ["b", "b", "a"]
+
+
+def test_tokens_are_split_by_example_without_copying() -> None:
+    examples = [of_tokens(length) for length in (2, 5, 1)]
+    values = np.arange(16, dtype=np.float32).reshape(8, 2)
+    parts = split_tokens(values, examples)
+    assert [len(part) for part in parts] == [2, 5, 1]
+    assert np.array_equal(np.concatenate(parts), values)
+    parts[1][:] = -1
+    assert (values[2:7] == -1).all() and (values[[0, 1, 7]] >= 0).all()

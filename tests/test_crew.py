@@ -208,11 +208,12 @@ def test_an_error_in_the_parent_ends_the_workers_at_once(tmp_path: Path) -> None
 
 # A whole program, without a guard around what it does: a spawned process would do it again.
 PROGRAM = """
-import sys
+import signal, sys
 from kernel_lib.runtime.clock import Clock
 from kernel_lib.runtime.crew import hire
 from tests.jobs import Job, Work
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # off if the tests run with a shell's &
 print("the program begins", flush=True)
 jobs = iter([Job(name, sys.argv[1], sys.argv[2]) for name in "ab"])
 with hire(Work(), ["left", "right"], clock=Clock(3600), name=str) as crew:

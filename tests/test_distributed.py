@@ -7,10 +7,12 @@ they are the same bits.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
 import os
+import random
 import socket
 import sys
 from collections.abc import Callable
@@ -37,7 +39,7 @@ from kernel_lib.training import state
 from kernel_lib.training.prediction import TimeIsUp
 from kernel_lib.training.record import open_or_begin
 from kernel_lib.training.state import read_progress
-from tests.conftest import Case
+from tests.conftest import Case, Material, spelling_case
 from tests.killing import run_to_the_end
 from tests.test_memory import LINEAR, LittleMemory
 from tests.test_state import stop_after
@@ -49,9 +51,7 @@ SMALL = {**LINEAR, "batch_size": 3, "gradient_accumulation_steps": 2, "epochs": 
 
 def together(target: Callable[..., None], *args: Any, size: int = 2) -> None:
     """Runs ``target(world, *args)`` in each process of a world. A failure of one is raised."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
+    port = free_port()
     with ThreadPoolExecutor(size) as threads:
         runs = [
             threads.submit(run_to_the_end, join, rank, size, port, target, args)
@@ -59,6 +59,15 @@ def together(target: Callable[..., None], *args: Any, size: int = 2) -> None:
         ]
     for run in runs:
         run.result()
+
+
+def free_port() -> int:
+    """One below those that the system hands out: what runs beside this test cannot be given it."""
+    while True:
+        port = random.SystemRandom().randrange(20_000, 32_768)
+        with socket.socket() as found, contextlib.suppress(OSError):
+            found.bind(("127.0.0.1", port))
+            return port
 
 
 def join(rank: int, size: int, port: int, target: Callable[..., None], args: tuple) -> None:
@@ -319,17 +328,35 @@ def of_other_lengths(evaluator) -> list[Example]:
     ]
 
 
-def predict_few(world: World, settings: dict[str, Any], folder: Path) -> None:
+def predict_few(
+    world: World,
+    settings: dict[str, Any],
+    folder: Path,
+    material: Material,
+    spelling: dict[str, Any],
+) -> None:
     trainer = trainer_of(case_of(settings), world)
     evaluator, valid = trainer.evaluator, of_other_lengths(trainer.evaluator)
     for count in (1, 2, 5):
         evaluator.valid = valid[:count]
         np.save(folder / f"{count}.{world.rank}.npy", evaluator.predict(trainer.model))
+    trainer = trainer_of(spelling_case(material, **spelling), world)
+    np.save(folder / f"tokens.{world.rank}.npy", trainer.evaluator.predict(trainer.model))
 
 
-def test_each_process_predicts_a_share_and_gets_all_in_order(make_case, tmp_path: Path) -> None:
+def test_each_process_predicts_a_share_and_gets_all_in_order(
+    make_case, make_spelling_case, spelling_material, tmp_path: Path
+) -> None:
     case = make_case()
-    together(predict_few, settings_of(case), tmp_path)
+    by_token = make_spelling_case(max_rows=15, output_dir=str(tmp_path / "spelling"))
+    together(predict_few, settings_of(case), tmp_path, spelling_material, settings_of(by_token))
+    trainer = by_token.trainer()
+    lengths = [len(example.input_ids) for example in trainer.evaluator.valid]
+    expected = trainer.evaluator.predict(trainer.model)
+    one, other = (np.load(tmp_path / f"tokens.{rank}.npy") for rank in (0, 1))
+    assert len(set(lengths)) > 1 and len(one) == sum(lengths)
+    assert np.array_equal(one, other) and np.allclose(one[:, 0], expected[:, 0], atol=1e-6)
+    assert (one[:, 1] == expected[:, 1]).mean() > 0.99  # but for near ties
     trainer = case.trainer()
     evaluator, valid = trainer.evaluator, of_other_lengths(trainer.evaluator)
     assert len({len(example.input_ids) for example in valid}) == 6

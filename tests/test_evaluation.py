@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
 from kernel_lib.errors import TrainingError
 from kernel_lib.model.heads import PooledModel
+from kernel_lib.tasks.proposals import WIDTH
 
 
 def test_evaluations_split_the_epoch_evenly(make_case) -> None:
@@ -97,3 +99,32 @@ def test_predictions_that_are_not_finite_end_the_fold_before_anything_is_saved(m
         match=r"(\d+) of \1 predictions are not finite in float32\. Train with a lower",
     ):
         trainer.evaluator.evaluate(trainer.state)
+
+
+def test_outputs_by_token_are_those_of_each_row_alone_in_the_rows_order(make_spelling_case) -> None:
+    trainer = make_spelling_case(max_passes=2).trainer()
+    evaluator = trainer.evaluator
+    valid = list(evaluator.valid)
+    assert len({len(example.input_ids) for example in valid}) > 1
+    together = evaluator.predict(trainer.model)
+    alone = []
+    for example in valid:
+        evaluator.valid = [example]
+        alone.append(evaluator.predict(trainer.model))
+    assert [len(rows) for rows in alone] == [len(example.input_ids) for example in valid]
+    assert together.shape == (sum(map(len, alone)), 2 * WIDTH)
+    expected = np.concatenate(alone)
+    assert np.allclose(together[:, ::WIDTH], expected[:, ::WIDTH], atol=1e-5)
+    assert (together[:, 1::WIDTH] == expected[:, 1::WIDTH]).mean() > 0.99  # but for near ties
+
+
+def test_the_score_of_corrections_counts_texts_not_windows(make_spelling_case) -> None:
+    trainer = make_spelling_case(keep="best").trainer()
+    line = trainer.evaluator.evaluate(trainer.state)
+    assert "correction_f1 0." in line and "best so far" in line
+    texts = {example.row for example in trainer.evaluator.valid}
+    oof = trainer.task.oof_frame(trainer.evaluator.valid, trainer.state.predictions)
+    assert len(oof) == len(texts) < len(trainer.evaluator.valid)
+    record = trainer.state.progress.history[-1]["scores"]
+    assert list(record) == ["correction_f1", "detection_f1", "official_f1", "fpr"]
+    assert record == trainer.task.scores(oof)

@@ -31,11 +31,11 @@ from kernel_lib.config import InferenceSettings
 from kernel_lib.errors import ArtifactError, BackboneError, KernelLibError
 from kernel_lib.model.backbone import build_backbone, load_backbone, read_config
 from kernel_lib.results.ensemble import predict_submission
-from kernel_lib.tasks.submission import check_submission
 from kernel_lib.runtime.files import sha256
 from kernel_lib.runtime.paths import KAGGLE_ROOT_VARIABLE
 from kernel_lib.runtime.wheels import CARRIED, attach_wheels
 from kernel_lib.tasks.regression import RegressionSettings, RegressionTask
+from kernel_lib.tasks.submission import check_submission
 from kernel_lib.text.tokenizer import build_tokenizer
 from kernel_lib.training.state import RESUME, read_progress
 from tests.conftest import ROOT, Case

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from kernel_lib.config import InferenceSettings
-from kernel_lib.results import submission
 from kernel_lib.results.ensemble import predict_submission
+from kernel_lib.tasks import submission
 from tests.killing import killed_runs, run_and_kill, run_to_the_end
 
 KILLS = 20

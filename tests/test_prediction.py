@@ -134,6 +134,55 @@ def test_order_and_count_do_not_depend_on_the_batch_size(
     assert all(rows == 1 or rows * width <= batch_tokens for rows, width in model.shapes)
 
 
+class EachToken(SumOfTokens):
+    """Says of each token its id and the sum of its row; of padding what nobody may see."""
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        total = super().forward(input_ids, attention_mask)[:, :1]
+        output = torch.stack([input_ids.float(), total.expand(input_ids.shape)], dim=2)
+        return output.masked_fill(attention_mask[..., None] == 0, torch.nan)
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 200, 10_000])
+@pytest.mark.parametrize("left_behind", [0, 1])
+def test_outputs_by_token_stand_one_row_after_the_other_without_padding(
+    batch_tokens: int, left_behind: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(prediction.LEFT_BEHIND, "cpu", left_behind)
+    examples, bar = make_examples(37), Bar()
+    values = run(EachToken(), examples, batch_tokens, bar=bar)
+    assert values.dtype == np.float32
+    assert values[:, 0].tolist() == [int(t) for e in examples for t in e.input_ids]
+    assert values[:, 1].tolist() == [int(e.input_ids.sum()) for e in examples for _ in e.input_ids]
+    assert bar.moved == 37
+
+
+def test_a_full_memory_changes_no_value_of_a_token() -> None:
+    class FilledByToken(EachToken):
+        def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+            output = super().forward(input_ids, attention_mask)
+            if input_ids.numel() > 150:
+                raise MemoryError
+            return output
+
+    examples = make_examples(37)
+    expected, limit = run(EachToken(), examples, 10_000), TokenLimit()
+    assert np.array_equal(run(FilledByToken(), examples, 10_000, limit=limit), expected)
+    assert limit.tokens is not None and limit.tokens <= 150
+
+
+def test_a_token_that_is_not_finite_is_counted() -> None:
+    class Broken(EachToken):
+        def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+            output = super().forward(input_ids, attention_mask)
+            return output.masked_fill(input_ids[..., None] == 1, torch.inf)
+
+    with pytest.raises(TrainingError, match="8 of 16 predictions are not finite"):
+        examples = of_length(8, 2)
+        examples[1].input_ids[:] = 2
+        run(Broken(), examples, 64)
+
+
 def test_outputs_are_fetched_one_batch_late_on_a_gpu_and_at_once_on_a_cpu(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

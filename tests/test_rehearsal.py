@@ -15,6 +15,8 @@ import pandas as pd
 import pytest
 
 from kernel_lib.errors import DataError
+from kernel_lib.offline.rehearsal import rehearse as module
+from kernel_lib.offline.rehearsal.plan import Pass
 from kernel_lib.offline.rehearsal.rehearse import Kernel, Plan, rehearse, source_notes, verdict
 from kernel_lib.offline.rehearsal.sandbox import BUBBLEWRAP, GUARD, NAMESPACES, best_isolation
 from kernel_lib.offline.upload.package import build_kernel, build_library
@@ -88,16 +90,33 @@ def predicting(tmp_path: Path) -> Any:
 
 def problems(kernel: Kernel, plan: Plan) -> list[str]:
     """Every problem of a rehearsal, as ``title: check: detail``."""
-    return [
-        f"{one.title}: {check.name}: {check.detail}"
-        for one in rehearse([kernel], plan)
-        for check in one.problems
-    ]
+    return [line for one in rehearse([kernel], plan) for line in as_lines(one)]
+
+
+def as_lines(one: Pass) -> list[str]:
+    return [f"{one.title}: {check.name}: {check.detail}" for check in one.problems]
+
+
+class Caught(Exception):
+    """Holds a pass that has problems."""
 
 
 def caught(kernel: Kernel, plan: Plan) -> str:
-    """The first problem; there must be one."""
-    found = problems(kernel, plan)
+    """The first problem; there must be one. What would run after its pass does not."""
+    run = module._run
+
+    def run_until_caught(*args: Any) -> Any:
+        one, working = run(*args)
+        if one.problems:
+            raise Caught(one)
+        return one, working
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_run", run_until_caught)
+        try:
+            found = problems(kernel, plan)
+        except Caught as end:
+            found = as_lines(*end.args)
     assert found, "the rehearsal found nothing wrong"
     return found[0]
 

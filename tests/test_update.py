@@ -354,3 +354,40 @@ def test_a_step_is_made_only_when_the_norm_is_finite(fused: bool, norm: float) -
     weight.grad = torch.ones(3)
     step_if_finite(optimizer, torch.tensor(norm))
     assert torch.equal(weight, torch.ones(3)) == (norm != 1.0)
+
+
+NOISY = {"mask_rate": 0.3, "noise_rate": 0.3, "max_grad_norm": 1e9}
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 0.5])
+def test_a_batch_cut_in_parts_sees_the_same_noise(make_spelling_case, epsilon: float) -> None:
+    case = make_spelling_case(**NOISY, fgm_epsilon=epsilon)
+    whole, cut = case.trainer(), case.trainer()
+    one, many = gradients_at_step(whole), gradients_at_step(cut)
+    cut.state.progress.rows_at_once = 2
+    group = [rows(0, 1, 2, 3, 4), rows(5, 6, 7)]
+    losses = [t.updater.update(group, t.updater.make_fgm()) for t in (whole, cut)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    for a, b in zip(one, many, strict=True):
+        assert torch.allclose(a, b, atol=1e-5, rtol=1e-3)
+
+
+def test_rows_are_seen_with_noise_made_for_them_in_this_epoch(make_spelling_case) -> None:
+    trainer = make_spelling_case(**NOISY).trainer(fold=1)
+    asked, seen = [], []
+    augment = trainer.task.augment
+
+    def noting(example, seed):
+        asked.append((example.id, seed))
+        return augment(example, seed)
+
+    trainer.task.augment = noting
+    trainer.model.register_forward_pre_hook(lambda model, inputs: seen.append(inputs[0]))
+    trainer.state.progress.epoch = 3
+    trainer.updater.update([rows(4, 2)], None)
+    ids = [trainer.train_examples[row].id for row in (4, 2)]
+    assert asked == [(ids[0], (42, 1, 3, 4)), (ids[1], (42, 1, 3, 2))]
+    for row, found in zip((4, 2), seen[0], strict=True):
+        plain = trainer.train_examples[row]
+        expected = augment(plain, (42, 1, 3, row)).input_ids
+        assert found[: len(expected)].tolist() == expected.tolist() != plain.input_ids.tolist()

@@ -6,12 +6,13 @@ import dataclasses
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from kernel_lib.errors import ArtifactError
 from kernel_lib.tasks.proposals import Proposal, proposals_from_json
 from kernel_lib.text.characters import is_chinese
 from kernel_lib.text.confusion import ConfusionSet
@@ -36,6 +37,31 @@ class Decoding:
     confusion_only: bool = False
     passes: int = 1
 
+    @classmethod
+    def from_record(cls, values: Any) -> Self:
+        """What ``dataclasses.asdict`` made and ``run.json`` kept; each value in its type.
+
+        Raises:
+            ArtifactError: it is of another form.
+        """
+        one = {"chinese_only": (bool,), "confusion_only": (bool,), "passes": (int,)}
+        kinds = {"threshold": (float, int), **one}
+        right = isinstance(values, dict) and all(
+            type(value) in kinds.get(name, ()) for name, value in values.items()
+        )
+        decoding = cls(**values) if right else None
+        if decoding is None or not (0 <= decoding.threshold <= 1 and decoding.passes >= 1):
+            raise ArtifactError(f"the decoding in it is damaged ({values!r}). Copy it again.")
+        return decoding
+
+    def overridden(self, settings: object) -> Self:
+        """With what an object has under the same names, but for None."""
+        names = [field.name for field in dataclasses.fields(self)]
+        values = {name: getattr(settings, name, None) for name in names}
+        return dataclasses.replace(
+            self, **{name: value for name, value in values.items() if value is not None}
+        )
+
 
 def find_changes(
     text: str,
@@ -54,10 +80,10 @@ def find_changes(
     found = []
     for proposal in passes[min(decoding.passes, len(passes)) - 1]:
         wrong = text[proposal.position]
-        if decoding.chinese_only and not is_chinese(wrong):
-            continue
         for right, probability in proposal.others:
             if probability <= proposal.keep or probability < decoding.threshold:
+                break
+            if decoding.chinese_only and not is_chinese(wrong):
                 break
             if decoding.confusion_only and not (confusion and confusion.allows(wrong, right)):
                 continue
@@ -142,14 +168,15 @@ def choose_decoding(oof: pd.DataFrame, confusion: ConfusionSet | None, *, passes
         confusion: allows ``confusion_only`` to be tried.
         passes: how many there are to choose from.
     """
-    parsed = [proposals_from_json(text) for text in oof["proposals"]]
+    parsed = [_likelier(proposals_from_json(text)) for text in oof["proposals"]]
     ways = [
         Decoding(chinese_only=chinese, confusion_only=restricted, passes=count)
         for chinese, restricted, count in itertools.product(
             (True, False), (False, True) if confusion else (False,), range(1, passes + 1)
         )
     ]
-    outcomes = {way: find_outcomes(oof, parsed, way, confusion) for way in ways}
+    counted = oof.assign(errors=list(map(_errors, oof["source"], oof["target"])))
+    outcomes = {way: find_outcomes(counted, parsed, way, confusion) for way in ways}
     best = _best(outcomes)
     folds = oof["fold"].to_numpy()
     totals = np.zeros(3, dtype=np.int64)
@@ -168,6 +195,15 @@ def choose_decoding(oof: pd.DataFrame, confusion: ConfusionSet | None, *, passes
     honest = float(strict_f1(totals[0], totals[1], positives))
     alone = len(np.unique(folds)) < 2
     return Choice(best, outcomes[way].curve(), np.nan if alone else honest)
+
+
+def _errors(source: str, target: str) -> int:
+    return 0 if source == target else sum(map(str.__ne__, source, target))
+
+
+def _likelier(passes: Sequence[Sequence[Proposal]]) -> list[list[Proposal]]:
+    """Those that can lead to a change: most doubts do not, and would be looked at for each way."""
+    return [[p for p in proposals if p.others[0][1] > p.keep] for proposals in passes]
 
 
 def _best(outcomes: dict[Decoding, Outcomes]) -> Decoding:
@@ -194,14 +230,14 @@ def find_outcomes(
     """The outcomes of a way of deciding without a threshold.
 
     Args:
-        oof: columns ``source`` and ``target``.
+        oof: columns ``source``, ``target`` and ``errors``, the number of characters that differ.
         proposals: of each sentence, for each pass.
         decoding: the way.
         confusion: for ``confusion_only``.
     """
     rows = []
-    for source, target, passes in zip(oof["source"], oof["target"], proposals, strict=True):
-        errors = sum(map(str.__ne__, source, target))
+    columns = (oof[name] for name in ("source", "target", "errors"))
+    for source, target, errors, passes in zip(*columns, proposals, strict=True):
         changes = find_changes(source, passes, decoding, confusion)
         right = [c.probability for c in changes if target[c.position] == c.right]
         wrong = [c.probability for c in changes if target[c.position] != c.right]

@@ -20,6 +20,7 @@ from kernel_lib.text.windows import owner_spans
 
 CANDIDATES = 5
 WIDTH = 1 + 2 * CANDIDATES
+KEPT = np.eye(1, WIDTH, dtype=np.float32)[0]  # the row of a character that is kept for sure
 DOUBT = 0.02  # who is surer than that of keeping a character proposes nothing
 AT_ONCE = 1 << 15  # characters that are averaged together
 
@@ -40,7 +41,11 @@ class Proposal:
 
 
 def by_character(
-    examples: Sequence[Example], outputs: NDArray[np.float32], code_points: NDArray[np.int64]
+    examples: Sequence[Example],
+    outputs: NDArray[np.float32],
+    code_points: NDArray[np.int64],
+    *,
+    unknown_id: int,
 ) -> list[NDArray[np.float32]]:
     """What was predicted by token, put together by text: from windows that overlap, a character's
     numbers come from the one where it is farthest from an edge.
@@ -49,14 +54,17 @@ def by_character(
         examples: windows of texts, each with a special token at both ends.
         outputs: ``(tokens, passes * WIDTH)``, with token ids.
         code_points: of the character that each token id stands for.
+        unknown_id: what cannot be read stays, whatever was predicted for it.
 
     Returns:
         For each text, in the order of their rows, ``(characters, passes * WIDTH)``.
     """
     values = outputs.copy()
+    unknown = np.concatenate([example.input_ids for example in examples]) == unknown_id
     for first in range(0, values.shape[1], WIDTH):
         ids = values[:, first + 1 : first + WIDTH : 2]
         ids[:] = code_points[ids.astype(np.int64)]
+        values[unknown, first : first + WIDTH] = KEPT
     windows: dict[int, list[tuple[int, NDArray[np.float32]]]] = {}
     for example, found in zip(examples, split_tokens(values, examples), strict=True):
         windows.setdefault(example.row, []).append((example.start, found[1:-1]))
@@ -97,6 +105,12 @@ def _average_block(blocks: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
         mean[part, 1::2] = np.take_along_axis(codes, order, axis=1)
         mean[part, 2::2] = np.maximum(np.take_along_axis(totals, order, axis=1), 0.0)
     return mean
+
+
+def find_in_passes(values: NDArray[np.float32]) -> list[list[Proposal]]:
+    """The proposals of each pass for one text, from ``(characters, passes * WIDTH)``."""
+    blocks = range(0, values.shape[1], WIDTH)
+    return [find_proposals(values[:, first : first + WIDTH]) for first in blocks]
 
 
 def find_proposals(values: NDArray[np.float32]) -> list[Proposal]:

@@ -14,17 +14,21 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from kernel_lib.config import InferenceSettings
-from kernel_lib.errors import ArtifactError, SettingsError
+from kernel_lib.errors import SettingsError
 from kernel_lib.metrics.spelling import correction_f1_standard_error, spelling_scores
 from kernel_lib.model.backbone import build_backbone
-from kernel_lib.model.corrector import CorrectorOutput
 from kernel_lib.model.pretrained_head import load_pretrained_head
 from kernel_lib.tasks import proposals
 from kernel_lib.tasks.base import PredictingTask, Unseen
 from kernel_lib.tasks.decoding import Decoding, choose_decoding, find_changes
 from kernel_lib.tasks.encoder import prepare_encoder
-from kernel_lib.tasks.proposals import WIDTH, Proposal, find_proposals
-from kernel_lib.tasks.spelling_data import read_confusion, read_test_sentences, read_train_sentences
+from kernel_lib.tasks.proposals import KEPT, WIDTH, find_in_passes
+from kernel_lib.tasks.spelling_data import (
+    read_confusion,
+    read_test_sentences,
+    read_train_sentences,
+    restore_confusion,
+)
 from kernel_lib.tasks.spelling_model import corrector_loss, make_corrector, make_predictor
 from kernel_lib.tasks.spelling_noise import Noise
 from kernel_lib.tasks.spelling_output import write_corrections
@@ -124,29 +128,29 @@ class SpellingTask(PredictingTask):
         return {"confusion": self._confusion.to_dict()} if self._confusion else {}
 
     def restore(self, record: dict[str, Any]) -> None:
-        """Takes up the confusion set and the decoding that was chosen."""
-        try:
-            resources = record.get("resources", {})
-            if "confusion" in resources:
-                self._confusion = ConfusionSet.from_dict(resources["confusion"])
-            self._decoding = Decoding(**record.get("decoding", {}))
-        except (TypeError, ValueError, AttributeError) as error:
-            raise ArtifactError(
-                f"the confusion set or the decoding in it is damaged ({error}). Copy it again."
-            ) from None
+        """Takes up the confusion set and the decoding that was chosen.
+
+        Raises:
+            ArtifactError: one of them is damaged.
+        """
+        self._confusion = restore_confusion(record.get("resources", {}))
+        self._decoding = Decoding.from_record(record.get("decoding", {}))
 
     def agree_with(self, leader: PredictingTask, settings: InferenceSettings) -> None:
-        """Decides as the best run does, but for what the notebook sets."""
+        """Decides as the best run does, and by its confusion set, but for what the notebook sets.
+
+        Raises:
+            SettingsError: ``confusion_only`` is set, and the best run has no confusion set.
+        """
         if not isinstance(leader, SpellingTask):
             return  # they cannot be averaged, which is said elsewhere
-        chosen = {
-            field.name: getattr(settings, field.name, None)
-            for field in dataclasses.fields(Decoding)
-        }
-        changes = {name: value for name, value in chosen.items() if value is not None}
-        self._decoding = dataclasses.replace(leader.decoding, **changes)
+        self._decoding = leader.decoding.overridden(settings)
+        self._confusion = leader._confusion
         if self._decoding.confusion_only and not self._confusion:
-            raise SettingsError("confusion_only: a run was trained without confusion_files.")
+            raise SettingsError(
+                "confusion_only=True, but the best run was trained without confusion_files, so "
+                "there is no confusion set to stay within. Leave it at None."
+            )
         self._settings = self._settings.replace(max_passes=self._decoding.passes)
 
     def build_model(
@@ -163,7 +167,7 @@ class SpellingTask(PredictingTask):
         """The model that a fold's ``config.json`` describes, for its weights to be loaded into."""
         return make_corrector(build_backbone(fold_folder, attention=attention), self.settings)
 
-    def loss(self, outputs: CorrectorOutput, batch: Batch) -> Tensor:
+    def loss(self, outputs: Any, batch: Batch) -> Tensor:
         """The loss of a batch, a scalar; every sentence weighs the same."""
         return corrector_loss(outputs, batch, self.settings)
 
@@ -205,12 +209,12 @@ class SpellingTask(PredictingTask):
     def _by_text(
         self, examples: Sequence[Example], predictions: NDArray[np.float32]
     ) -> list[NDArray[np.float32]]:
-        ids = np.concatenate([example.input_ids for example in examples])
-        known = predictions.copy()
-        unknown = np.zeros(predictions.shape[1], dtype=np.float32)
-        unknown[::WIDTH] = 1.0
-        known[ids == self.characters.unknown_id] = unknown  # what cannot be read stays
-        return proposals.by_character(examples, known, self._code_points)
+        return proposals.by_character(
+            examples,
+            predictions,
+            self._code_points,
+            unknown_id=self.characters.unknown_id,
+        )
 
     def average(self, predictions: Sequence[NDArray[Any]]) -> NDArray[Any]:
         """The mean probability of each character that is proposed."""
@@ -224,15 +228,14 @@ class SpellingTask(PredictingTask):
         self, record: dict[str, Any], unseen: Unseen, name: str
     ) -> tuple[NDArray[np.float32], str]:
         """No change anywhere."""
-        values = np.zeros((sum(map(len, unseen.frame["source"])), WIDTH), dtype=np.float32)
-        values[:, 0] = 1.0
+        values = np.tile(KEPT, (sum(map(len, unseen.frame["source"])), 1))
         return values, "each sentence as it is"
 
     def write(self, predictions: NDArray[Any], unseen: Unseen, settings: InferenceSettings) -> None:
         """Writes the corrected sentences and, beside them, every change with its probability."""
         ends = np.cumsum([len(source) for source in unseen.frame["source"]])
         found = [
-            find_changes(source, _passes(values), self._decoding, self._confusion)
+            find_changes(source, find_in_passes(values), self._decoding, self._confusion)
             for source, values in zip(
                 unseen.frame["source"], np.split(predictions, ends[:-1]), strict=True
             )
@@ -247,7 +250,7 @@ class SpellingTask(PredictingTask):
         first = sorted((e for e in examples if e.start == 0), key=lambda e: e.row)
         rows = []
         for example, values in zip(first, self._by_text(examples, predictions), strict=True):
-            source, passes = example.origin["source"], _passes(values)
+            source, passes = example.origin["source"], find_in_passes(values)
             changes = find_changes(source, passes, Decoding())
             rows.append(
                 {
@@ -282,11 +285,6 @@ class SpellingTask(PredictingTask):
             "decoding_f1": None if np.isnan(choice.f1) else choice.f1,
             "decoding_curve": choice.curve.to_dict("records"),
         }
-
-
-def _passes(values: NDArray[np.float32]) -> list[list[Proposal]]:
-    blocks = range(0, values.shape[1], WIDTH)
-    return [find_proposals(values[:, first : first + WIDTH]) for first in blocks]
 
 
 def _texts(oof: pd.DataFrame) -> tuple[list[str], list[str], list[str]]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from kernel_lib.errors import DataError
+from kernel_lib.errors import ArtifactError, DataError
 from kernel_lib.runtime.paths import find_folder, input_folders, input_root
 from kernel_lib.tasks.base import Unseen
 from kernel_lib.tasks.spelling_settings import SpellingInferenceSettings, SpellingSettings
@@ -50,6 +51,20 @@ def read_confusion(settings: SpellingSettings) -> ConfusionSet | None:
     return ConfusionSet.read([folder / name for name in settings.confusion_files])
 
 
+def restore_confusion(resources: Any) -> ConfusionSet | None:
+    """The confusion set that ``run.json`` kept; None where there was none.
+
+    Raises:
+        ArtifactError: it is damaged.
+    """
+    try:
+        if isinstance(resources, dict) and "confusion" not in resources:
+            return None
+        return ConfusionSet.from_dict(resources["confusion"])
+    except (DataError, TypeError) as error:
+        raise ArtifactError(f"the confusion set in it is damaged ({error}).") from None
+
+
 def read_test_sentences(inference: SpellingInferenceSettings, settings: SpellingSettings) -> Unseen:
     """The sentences to correct, with targets where the files have them.
 
@@ -81,6 +96,7 @@ def _read(
 ) -> pd.DataFrame:
     """All files below each other under the common column names."""
     frames = []
+    stems = [Path(name).stem for name in files]
     for name in files:
         path = folder / name
         frame = read_sentences(
@@ -102,10 +118,16 @@ def _read(
             if theirs in frame
         }
         columns = pd.DataFrame(found)
+        label = path.stem if stems.count(path.stem) == 1 else name
         if len(files) > 1:
-            columns["id"] = f"{path.stem}/" + columns["id"]
+            columns["id"] = f"{label}/" + columns["id"]
         if "domain" not in columns:
-            columns["domain"] = path.stem
+            columns["domain"] = label
+        group = settings.group_column
+        if needs_target and settings.fold_scheme == "grouped" and group not in columns:
+            if group not in frame:
+                raise DataError(f"{path} has no column {group!r}, the group_column of the folds.")
+            columns[group] = frame[group]
         for column in set(columns.columns) & {"source", "target"}:
             warn_if_traditional(columns[column], where=f"{path}, {column}")
         frames.append(columns)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 
 import pandas as pd
@@ -66,13 +67,9 @@ def _write_checked(frame: pd.DataFrame, path: Path) -> None:
         text = frame.to_csv(index=False, lineterminator="\n", quoting=csv.QUOTE_ALL)
         temporary.write_text(text, encoding="utf-8", newline="")
         found = read_table(temporary, columns=frame.columns.tolist(), id_column=frame.columns[0])
-        wrong = [
-            row_id
-            for row_id, written, read in zip(
-                frame.iloc[:, 0], frame.iloc[:, 1], found.iloc[:, 1], strict=True
-            )
-            if written != read
-        ]
+        wanted, read = (table.to_numpy().tolist() for table in (frame, found))
+        pairs = zip_longest(wanted, read, fillvalue=[None])
+        wrong = [(one or other)[0] for one, other in pairs if one != other]
         if wrong:
             raise SubmissionError(
                 f"{path}: the text of {wrong[0]!r} cannot be kept in a CSV file: it is read back "

@@ -49,7 +49,7 @@ def _windows(
     settings: SpellingSettings,
 ) -> Iterator[Example]:
     ids = characters.ids(source)
-    wanted = None if target is None else _targets(ids, source, target, characters)
+    wanted = None if target is None else _targets(ids, target, characters)
     spans = cut_windows(len(source), size=settings.max_length - 2, overlap=settings.window_overlap)
     for start, stop in spans:
         yield Example(
@@ -63,13 +63,13 @@ def _windows(
 
 
 def _targets(
-    ids: NDArray[np.int32], source: str, target: str, characters: CharacterEncoder
+    ids: NDArray[np.int32], target: str, characters: CharacterEncoder
 ) -> NDArray[np.int32]:
-    """Ids of the right characters; none where the vocabulary lacks one of an error's two."""
+    """Ids of the right characters; none where the vocabulary lacks what stands there or should:
+    the one is copied unasked, the other cannot be named."""
     wanted = characters.ids(target)
-    changed = np.fromiter(map(str.__ne__, source, target), dtype=bool, count=len(source))
     unknown = (ids == characters.unknown_id) | (wanted == characters.unknown_id)
-    return np.where(changed & unknown, IGNORE, wanted).astype(np.int32)
+    return np.where(unknown, IGNORE, wanted).astype(np.int32)
 
 
 def _framed(ids: NDArray[np.int32], before: int, after: int) -> NDArray[np.int32]:
@@ -80,16 +80,23 @@ def make_noise(
     characters: CharacterEncoder, confusion: ConfusionSet | None, settings: SpellingSettings
 ) -> Noise:
     """The noise that the settings ask for, in the tokenizer's ids."""
-    confusable = {}
-    if settings.noise_rate and confusion:
-        for token_id in np.flatnonzero(characters.writable).tolist():
-            others = characters.ids(confusion.others(characters.character(token_id)))
-            others = others[characters.writable[others]]
-            if len(others):
-                confusable[token_id] = others
+    wanted = confusion if settings.noise_rate else None
     return Noise(
         mask_rate=settings.mask_rate,
         noise_rate=settings.noise_rate,
         mask_id=characters.mask_id,
-        confusable=confusable,
+        confusable=confusable_ids(characters, wanted) if wanted else {},
     )
+
+
+def confusable_ids(
+    characters: CharacterEncoder, confusion: ConfusionSet
+) -> dict[int, NDArray[np.int32]]:
+    """For each token id that has any, those of the characters it is confused with."""
+    found = {}
+    for token_id in np.flatnonzero(characters.writable).tolist():
+        others = characters.ids(confusion.others(characters.character(token_id)))
+        others = others[characters.writable[others]]
+        if len(others):
+            found[token_id] = others
+    return found

@@ -94,6 +94,11 @@ class SpellingSettings(TrainingSettings):
             )
         if self.noise_rate and not self.confusion_files:
             raise SettingsError("noise_rate needs confusion_files, to know what is confused.")
+        if self.mask_rate + self.noise_rate > 1:
+            raise SettingsError(
+                f"mask_rate={self.mask_rate} and noise_rate={self.noise_rate} are shares of the "
+                "same characters: together they must not be above 1."
+            )
         if not self.train_files:
             raise SettingsError("train_files is empty: there is nothing to learn from.")
         if self.correction_weight == self.detection_weight == 0:

@@ -125,7 +125,7 @@ def collate(examples: Sequence[Example], pad_id: int) -> Batch:
 
 
 def _side_by_side(rows: Sequence[NDArray[Any]], width: int, fill: int) -> torch.Tensor:
-    """What belongs to texts as it is; whole numbers belong to tokens and are padded as these are."""
+    """What belongs to texts as it is; whole numbers belong to tokens, and are padded like them."""
     if rows[0].dtype.kind == "f":
         return torch.from_numpy(np.stack(rows))
     padded = torch.full((len(rows), width), fill, dtype=torch.int64)

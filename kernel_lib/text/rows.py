@@ -44,10 +44,8 @@ def read_utf8(path: Path) -> str:
 
 
 def read_json_lines(path: Path, text: str, *, text_columns: Sequence[str]) -> Rows:
-    """One object a line; empty lines are skipped.
-
-    Only a line feed ends a line: a JSON string may hold U+2028 and the like. Values that are no
-    text are kept as JSON, null as the empty text.
+    """The rows of :func:`read_objects` as text: values that are none are kept as JSON, null as the
+    empty text.
 
     Args:
         path: for messages.
@@ -58,7 +56,31 @@ def read_json_lines(path: Path, text: str, *, text_columns: Sequence[str]) -> Ro
         DataError: a line is no JSON object, or a value of these columns is no text.
     """
     table = Rows()
-    broken, not_text = [], []
+    not_text = []
+    for place, row in read_objects(path, text):
+        for name in text_columns:
+            if not isinstance(row.get(name, ""), str):
+                not_text.append(f"{place}: {name} is {json.dumps(row[name])[:40]}")
+        table.places.append(place)
+        table.rows.append({key: _as_text(value) for key, value in row.items()})
+    if not_text:
+        raise DataError(f"{path}: {listed(not_text)}. These must be text, in quotes.")
+    return table
+
+
+def read_objects(path: Path, text: str) -> list[tuple[str, dict[str, Any]]]:
+    """The JSON object of each line, and its place; empty lines are skipped.
+
+    Only a line feed ends a line: a JSON string may hold U+2028 and the like.
+
+    Args:
+        path: for messages.
+        text: the file's content.
+
+    Raises:
+        DataError: a line is no JSON object.
+    """
+    rows, broken = [], []
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
@@ -66,22 +88,16 @@ def read_json_lines(path: Path, text: str, *, text_columns: Sequence[str]) -> Ro
             row: Any = json.loads(line)
         except (ValueError, RecursionError):
             row = None
-        if not isinstance(row, dict):
+        if isinstance(row, dict):
+            rows.append((f"line {number}", row))
+        else:
             broken.append(number)
-            continue
-        for name in text_columns:
-            if not isinstance(row.get(name, ""), str):
-                not_text.append(f"line {number}: {name} is {json.dumps(row[name])[:40]}")
-        table.places.append(f"line {number}")
-        table.rows.append({key: _as_text(value) for key, value in row.items()})
     if broken:
         array = " The file is one JSON array: write its objects one a line." * (
             text.lstrip()[:1] == "["
         )
         raise DataError(f"{path}: line {listed(broken)} is not a JSON object.{array}")
-    if not_text:
-        raise DataError(f"{path}: {listed(not_text)}. These must be text, in quotes.")
-    return table
+    return rows
 
 
 def read_tab_separated(

@@ -31,6 +31,26 @@ def read_table(path: Path, *, columns: Sequence[str], id_column: str) -> pd.Data
         DataError: the file is missing, empty, not UTF-8 or not CSV; a column is missing; an id is
             empty or comes twice.
     """
+    frame = read_cells(path, columns=(id_column, *columns))
+    empty = frame.index[frame[id_column].str.strip() == ""]
+    if len(empty):
+        raise DataError(f"{path}: empty {id_column} in data row {listed(empty + 1)}.")
+    twice = frame.loc[frame[id_column].duplicated(), id_column].unique()
+    if len(twice):
+        raise DataError(f"{path}: {id_column} comes more than once: {listed(twice)}.")
+    return frame
+
+
+def read_cells(path: Path, *, columns: Sequence[str]) -> pd.DataFrame:
+    """Reads a CSV file, every cell as text exactly as it stands there, whatever its rows are.
+
+    Args:
+        path: a UTF-8 CSV file with a header.
+        columns: names that must be there.
+
+    Raises:
+        DataError: the file is missing, empty, not UTF-8 or not CSV, or a column is missing.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)
@@ -45,7 +65,7 @@ def read_table(path: Path, *, columns: Sequence[str], id_column: str) -> pd.Data
         raise DataError(f"{path} is empty: not even a header.") from None
     except (pd.errors.ParserError, pd.errors.ParserWarning, csv.Error) as error:
         raise DataError(f"{path} is not a CSV file: {str(error).strip()}.") from None
-    missing = [name for name in (id_column, *columns) if name not in frame.columns]
+    missing = [name for name in columns if name not in frame.columns]
     if missing:
         raise DataError(
             f"{path} has no column {', '.join(map(repr, dict.fromkeys(missing)))}; "
@@ -53,12 +73,6 @@ def read_table(path: Path, *, columns: Sequence[str], id_column: str) -> pd.Data
         )
     if frame.empty:
         raise DataError(f"{path} has a header but no rows.")
-    empty = frame.index[frame[id_column].str.strip() == ""]
-    if len(empty):
-        raise DataError(f"{path}: empty {id_column} in data row {listed(empty + 1)}.")
-    twice = frame.loc[frame[id_column].duplicated(), id_column].unique()
-    if len(twice):
-        raise DataError(f"{path}: {id_column} comes more than once: {listed(twice)}.")
     return frame
 
 

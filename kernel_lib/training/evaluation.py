@@ -91,16 +91,19 @@ class Evaluator:
             late = error
         if world.any(late is not None):
             raise late or TimeIsUp(0.0)
-        if by_token := len(outputs) != len(share):
-            outputs = _padded(outputs, share, len(self.valid[order[0]].input_ids))
-        ordered = world.gather_shares(outputs, len(order))
-        predictions = np.empty_like(ordered)
-        predictions[order] = ordered
-        if not by_token:
+        if len(outputs) == len(share):  # by row; a row has two tokens at the least
+            ordered = world.gather_shares(outputs, len(order))
+            predictions = np.empty_like(ordered)
+            predictions[order] = ordered
             return predictions
-        return np.concatenate(
-            [row[: len(e.input_ids)] for row, e in zip(predictions, self.valid, strict=True)]
-        )
+        parts = split_tokens(outputs, share)
+        if world.size > 1:
+            longest = len(self.valid[order[0]].input_ids)
+            padded = world.gather_shares(_padded(parts, longest), len(order))
+            lengths = [len(self.valid[row].input_ids) for row in order]
+            parts = [row[:length] for row, length in zip(padded, lengths, strict=True)]
+        in_place = dict(zip(order.tolist(), parts, strict=True))
+        return np.concatenate([in_place[row] for row in range(len(order))])
 
     def evaluate(self, state: TrainingState) -> str:
         """Scores the validation rows, records it in the state, and returns the line to print.
@@ -168,11 +171,9 @@ class Evaluator:
         )
 
 
-def _padded(
-    outputs: NDArray[np.float32], examples: Sequence[Example], width: int
-) -> NDArray[np.float32]:
-    """Outputs by token as ``(rows, width, num_outputs)``, for rows to be put in another order."""
-    padded = np.zeros((len(examples), width, outputs.shape[1]), dtype=np.float32)
-    for row, found in enumerate(split_tokens(outputs, examples)):
-        padded[row, : len(found)] = found
+def _padded(parts: Sequence[NDArray[np.float32]], width: int) -> NDArray[np.float32]:
+    """Outputs by token as ``(rows, width, num_outputs)``."""
+    padded = np.zeros((len(parts), width, parts[0].shape[1]), dtype=np.float32)
+    for row, found in zip(padded, parts, strict=True):
+        row[: len(found)] = found
     return padded
