@@ -29,9 +29,12 @@ demo: $(READY)  ## Train and predict on made-up texts with the real notebooks: m
 run: $(READY)  ## Execute a notebook: make run NB=fb3_train WORK=build/fb3 SETTINGS='{"epochs": 2}'
 	@$(if $(SETTINGS),KERNEL_LIB_SETTINGS='$(SETTINGS)') $(BIN)/python -m kernel_lib.offline.execute $(NB) $(WORK)
 
-# All of them: in two processes of one thread each. With ARGS, such as -x, --pdb, -s, a file: in one.
-test: $(READY)  ## Run the tests, no network: make test [ARGS="-x tests/test_loop.py"]; ARGS="-n 0": in one process
-	$(if $(ARGS),,OMP_NUM_THREADS=1 )$(BIN)/python -m pytest $(or $(ARGS),-n 2 --dist worksteal)
+# All of them: in two processes, a file at a time, each with one thread that does not wait by spinning.
+# With ARGS (a file, -k, -x, -s, --pdb): in one process.
+ASIDE := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive
+ALL := --numprocesses 2 --dist loadfile --no-loadscope-reorder
+test: $(READY)  ## Run the tests, no network: make test [ARGS="-x tests/test_loop.py"]; ARGS="-n 0": all in one process
+	$(if $(ARGS),,$(ASIDE)) $(BIN)/python -m pytest $(or $(ARGS),$(ALL))
 
 test-kaggle:  ## Run the tests with the versions of Kaggle's image
 	@$(MAKE) --no-print-directory test KAGGLE=1

@@ -75,7 +75,7 @@ def join(rank: int, size: int, port: int, target: Callable[..., None], args: tup
     place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "MASTER_PORT": port}
     os.environ.update({name: str(value) for name, value in place.items()})
     os.environ.update(MASTER_ADDR="127.0.0.1", GLOO_SOCKET_IFNAME="lo")
-    distributed.PATIENCE = timedelta(seconds=60)
+    distributed.PATIENCE = timedelta(seconds=240)  # less than a child may take
     target(World.enter(), *args)
 
 

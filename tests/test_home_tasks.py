@@ -11,10 +11,7 @@ from kernel_lib.errors import SettingsError
 from kernel_lib.offline.home_tasks import TASKS, Floor, home_task, task_of
 from kernel_lib.offline.rehearsal.stage import NESTED, Source, data_among, declared
 from kernel_lib.offline.upload.templates import render
-from kernel_lib.tasks.regression import RegressionSettings
-from kernel_lib.tasks.spelling_settings import SpellingSettings
-
-SETTINGS = {"fb3": RegressionSettings, "csc": SpellingSettings}
+from kernel_lib.tasks.registry import settings_class
 
 
 @pytest.mark.parametrize(
@@ -22,6 +19,7 @@ SETTINGS = {"fb3": RegressionSettings, "csc": SpellingSettings}
     [
         (["fb3_train", "fb3_infer"], "fb3"),
         (["csc_infer"], "csc"),
+        (["ner_infer", "ner_train"], "ner"),
         (["csc_train", "blend_infer"], "csc"),
         (["blend_train", "blend_infer"], "fb3"),
         (["fb3_trian"], "fb3"),

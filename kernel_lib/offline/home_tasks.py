@@ -16,6 +16,7 @@ from kernel_lib.offline.material import (
     TARGETS,
     write_backbone,
     write_competition,
+    write_entity_competition,
     write_spelling_backbone,
     write_spelling_competition,
 )
@@ -114,6 +115,14 @@ def _write_sentence_backbone(folder: Path, data: Path) -> None:
     write_spelling_backbone(folder, corpus=_texts(data, "target"))
 
 
+def _write_tagged_sentences(folder: Path, train_rows: int, test_rows: int) -> None:
+    write_entity_competition(folder, train_rows=train_rows, test_rows=test_rows)
+
+
+def _write_tagged_backbone(folder: Path, data: Path) -> None:
+    write_backbone(folder, corpus=_texts(data, "tokens"))
+
+
 def _texts(data: Path, column: str) -> list[str]:
     texts = pd.read_csv(data / "train.csv", dtype=str, keep_default_na=False)[column]
     return [str(text) for text in texts]
@@ -128,6 +137,10 @@ def _predicting_the_mean(run: Path) -> Floor:
 
 def _changing_nothing(run: Path) -> Floor:
     return Floor("changing nothing", 0.0, lower_is_better=False)
+
+
+def _naming_nothing(run: Path) -> Floor:
+    return Floor("naming nothing", 0.0, lower_is_better=False)
 
 
 DEFAULT_TASK = "fb3"
@@ -181,6 +194,32 @@ TASKS = {
                 "noise_rate": 0.05,
             },
             floor=_changing_nothing,
+        ),
+        HomeTask(
+            name="ner",
+            material="sentences with tagged names and a tiny DeBERTa-v3-shaped backbone",
+            data_place="datasets/someone/ner-data",
+            backbone_place="datasets/someone/deberta-v3-base",
+            write_data=_write_tagged_sentences,
+            write_backbone=_write_tagged_backbone,
+            demo_rows=600,
+            demo_settings={
+                "n_folds": 2,
+                "epochs": 10,
+                "batch_size": 8,
+                "max_length": 64,
+                "learning_rate": 5e-3,
+                "head_learning_rate": 5e-3,
+                "layer_decay": 1.0,
+            },
+            tiny_settings={
+                "n_folds": 2,
+                "epochs": 2,
+                "batch_size": 8,
+                "max_length": 64,
+                "learning_rate": 0.003,
+            },
+            floor=_naming_nothing,
         ),
     )
 }

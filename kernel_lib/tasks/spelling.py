@@ -165,7 +165,8 @@ class SpellingTask(PredictingTask):
 
     def empty_model(self, fold_folder: Path, *, attention: str = "auto") -> nn.Module:
         """The model that a fold's ``config.json`` describes, for its weights to be loaded into."""
-        return make_corrector(build_backbone(fold_folder, attention=attention), self.settings)
+        quick = self.settings.replace(orthogonal_init=False)  # what is drawn here is written over
+        return make_corrector(build_backbone(fold_folder, attention=attention), quick)
 
     def loss(self, outputs: Any, batch: Batch) -> Tensor:
         """The loss of a batch, a scalar; every sentence weighs the same."""
