@@ -25,7 +25,14 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from kernel_lib.errors import ArtifactError
-from kernel_lib.runtime.files import read_json, replacing, sha256, write_json, write_text
+from kernel_lib.runtime.files import (
+    csv_engine,
+    read_json,
+    replacing,
+    sha256,
+    write_json,
+    write_text,
+)
 
 WEIGHTS, CONFIG, MANIFEST, OOF, LOG = (
     "model.safetensors",
@@ -227,7 +234,8 @@ def load_weights(model: nn.Module, path: Path) -> None:
 def read_oof(run: Run, fold: int) -> pd.DataFrame:
     """A finished fold's out-of-fold predictions: text as it was, floats exactly as written."""
     read_manifest(run, fold, check=(OOF,))
-    frame = pd.read_csv(run.fold_folder(fold) / OOF, dtype=str, keep_default_na=False)
+    path = run.fold_folder(fold) / OOF
+    frame = pd.read_csv(path, dtype=str, keep_default_na=False, engine=csv_engine(path))
     _, fold_column, *values = frame.columns
     frame[fold_column] = frame[fold_column].map(int)
     for name in (name for name in values if name.startswith(("true_", "pred_"))):

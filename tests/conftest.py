@@ -22,6 +22,7 @@ os.environ.pop("KERNEL_LIB_GUARD", None)
 from kernel_lib.offline.material import (
     write_backbone,
     write_competition,
+    write_entity_competition,
     write_spelling_backbone,
     write_spelling_competition,
 )
@@ -57,6 +58,16 @@ def spelling_material(tmp_path_factory: pytest.TempPathFactory) -> Material:
     write_spelling_competition(root / "competition", train_rows=48, test_rows=22)
     corpus = pd.read_csv(root / "competition/train.csv", dtype=str)["target"].tolist()
     write_spelling_backbone(root / "backbone", corpus=corpus)
+    return Material(root / "competition", root / "backbone")
+
+
+@pytest.fixture(scope="session")
+def entity_material(tmp_path_factory: pytest.TempPathFactory) -> Material:
+    """60 training and 30 test texts, half of these awkward; the backbone is that of the essays."""
+    root = tmp_path_factory.mktemp("entities")
+    write_entity_competition(root / "competition", train_rows=60, test_rows=30)
+    corpus = pd.read_csv(root / "competition/train.csv", dtype=str)["tokens"].tolist()
+    write_backbone(root / "backbone", corpus=corpus)
     return Material(root / "competition", root / "backbone")
 
 
@@ -253,6 +264,115 @@ def correct(
         make.settings = settings
         ensemble.predict_submission(settings)
         lines = (tmp_path / "corrections.jsonl").read_text(encoding="utf-8").split("\n")[:-1]
+        return [json.loads(line) for line in lines]
+
+    return make
+
+
+def entity_case(material: Material, **changes: Any) -> Case:
+    """A :class:`Case` of named entities; its windows are shorter than most texts."""
+    from kernel_lib.tasks.entities import EntityTask
+    from kernel_lib.tasks.entity_settings import EntitySettings
+    from kernel_lib.text.batches import by_window
+    from kernel_lib.text.tokenizer import build_tokenizer
+
+    settings = EntitySettings(
+        **{
+            "backbone": str(material.backbone),
+            "data_dir": str(material.competition),
+            "n_folds": 2,
+            "epochs": 1,
+            "batch_size": 8,
+            "max_length": 24,
+            "window_overlap": 8,
+            "learning_rate": 1e-3,
+            "head_learning_rate": 1e-3,
+            "precision": "float32",
+            **changes,
+        }
+    )
+    task = EntityTask(settings)
+    train = task.read_train()
+    tokenizer = build_tokenizer(Path(settings.backbone), keep_newlines=settings.keep_newlines)
+    examples = task.encode(train, tokenizer)
+    return Case(task, examples, by_window(task.folds(train), examples), tokenizer)
+
+
+@pytest.fixture
+def make_entity_case(entity_material: Material, tmp_path: Path) -> Any:
+    """Makes a :class:`Case` of named entities with some settings changed."""
+
+    def make(**changes: Any) -> Case:
+        return entity_case(entity_material, **{"output_dir": str(tmp_path / "run"), **changes})
+
+    return make
+
+
+FULL = {"learning_rate": 5e-3}
+LORA = {
+    "learning_rate": 2e-2,
+    "lora_rank": 4,
+    "lora_targets": ("query_proj", "value_proj", "dense"),
+    "decoder": "crf",
+    "subtoken": "mean",
+    "special_tokens": False,
+    "max_length": 40,
+    "n_folds": 3,
+    "folds": (0, 2),
+}
+
+
+@pytest.fixture(scope="session")
+def entity_runs(entity_material: Material, tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+    """Full fine-tuning, and LoRA with a CRF, trained a little: they name some entities."""
+    from kernel_lib.training import fold_work
+
+    made = []
+    little = {"head_learning_rate": 1e-2, "layer_decay": 1.0, "epochs": 5, "batch_size": 4}
+    for name, changes in (("full", FULL), ("lora", LORA)):
+        folder = tmp_path_factory.mktemp(name) / "run"
+        case = entity_case(entity_material, **little, **changes, output_dir=str(folder))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(fold_work, "release_memory", lambda device: None)
+            made.append(case.cross_validate())
+    return made
+
+
+@pytest.fixture
+def name_entities(
+    entity_material: Material,
+    entity_runs: list[Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Any:
+    """Names entities with both runs; gives the rows of ``entities.jsonl``."""
+    from kernel_lib.results import ensemble
+    from kernel_lib.tasks.entity_settings import EntityInferenceSettings
+
+    monkeypatch.setattr(ensemble, "release_memory", lambda device: None)  # takes longer than all
+
+    def make(texts: list[list[str]] | None = None, **changes: Any) -> list[dict[str, Any]]:
+        folder = entity_material.competition
+        if texts is not None:
+            folder = tmp_path / "data"
+            folder.mkdir(exist_ok=True)
+            rows = [{"id": f"t{n}", "tokens": tokens} for n, tokens in enumerate(texts)]
+            lines = [json.dumps(row, ensure_ascii=False) for row in rows]
+            (folder / "test.jsonl").write_text("\n".join(lines), encoding="utf-8")
+        settings = EntityInferenceSettings(
+            **{
+                "runs": tuple(str(run.folder) for run in entity_runs),
+                "data_dir": str(folder),
+                "submission": str(tmp_path / "submission.csv"),
+                "entities": str(tmp_path / "entities.jsonl"),
+                "precision": "float32",
+                "o_bias": 0.0,
+                **changes,
+            }
+        )
+        make.settings = settings
+        ensemble.predict_submission(settings)
+        lines = (tmp_path / "entities.jsonl").read_text(encoding="utf-8").split("\n")[:-1]
         return [json.loads(line) for line in lines]
 
     return make

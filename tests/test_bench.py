@@ -164,7 +164,7 @@ def test_gains_and_shares_are_reckoned_the_right_way_round(results) -> None:
     kit["inference"] |= {"seconds": 2.0, "flops_needed": 50e9, "flops_done": 55e9}
     made["limits"] = dict.fromkeys(made["limits"], 100e9)
     for cell in made["cells"]:
-        cell["seconds"] = dict.fromkeys(cell["seconds"], [0.2])
+        cell["seconds"] = {name: [0.2] for name in cell["seconds"]}
     cell = made["cells"][0]
     cell |= {"flops": 1e9, "layers": 2}
     cell["seconds"] |= {"stock float32 forward": [0.3, 0.5], "fast float32 forward": [0.1, 0.2]}

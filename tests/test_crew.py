@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -187,10 +188,18 @@ def test_a_worker_that_hangs_when_all_is_done_is_killed(monkeypatch, capsys) -> 
     wait_until(lambda: not is_running(outcome.value))
 
 
-def test_a_worker_that_is_silent_after_the_time_is_up_is_killed(monkeypatch) -> None:
-    monkeypatch.setattr(module, "SILENT_SECONDS", 1.0)
+def test_a_worker_that_is_silent_after_the_time_is_up_is_killed(
+    monkeypatch, tmp_path: Path
+) -> None:
+    def lose_patience() -> None:  # not before it is at work: to start may take longer
+        wait_until(lambda: list(tmp_path.iterdir()))
+        monkeypatch.setattr(module, "SILENT_SECONDS", 1.0)
+
+    thread = threading.Thread(target=lose_patience)
+    thread.start()
     moment = [0.0]
-    (outcome,) = do_all([Job("a", "sleep")], clock=Clock(-1, now=lambda: moment[0]))
+    (outcome,) = do_all([Job("a", "sleep", tmp_path)], clock=Clock(-1, now=lambda: moment[0]))
+    thread.join()
     assert outcome.failure and "said nothing for 1 s" in outcome.failure.cause
 
 

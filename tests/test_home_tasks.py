@@ -55,8 +55,8 @@ def test_its_inputs_are_those_of_the_notebooks_metadata(name: str) -> None:
 def test_its_settings_are_settings_of_the_task_and_its_backbone_the_notebooks(name: str) -> None:
     task = TASKS[name]
     for values in (task.demo_settings, task.tiny_settings):
-        assert SETTINGS[name](**values).n_folds == 2
-    assert SETTINGS[name]().backbone == task.backbone_place.rpartition("/")[2]
+        assert settings_class(name)(**values).n_folds == 2
+    assert settings_class(name)().backbone == task.backbone_place.rpartition("/")[2]
 
 
 def test_a_floor_is_beaten_by_what_is_better_and_by_a_number_only() -> None:

@@ -7,6 +7,7 @@ import re
 
 import pytest
 
+from kernel_lib.results.html import visible
 from kernel_lib.results.spelling_diff import (
     CONTEXT,
     MARKS,
@@ -23,7 +24,6 @@ from kernel_lib.results.spelling_diff import (
     diff_text,
     excerpts,
     marks_of,
-    visible,
 )
 from kernel_lib.text.corrections import Change
 

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 from kernel_lib.errors import DataError, SettingsError
-from kernel_lib.results.spelling_view import Html, show_corrections
+from kernel_lib.results.html import Html
+from kernel_lib.results.spelling_view import show_corrections
 from tests.corrected import SENTENCES, changes_between, corrected_frame
 
 EVIL = "<script>alert('x')</script>&amp;"

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from kernel_lib.errors import SubmissionError
-from kernel_lib.tasks import spelling_output
+from kernel_lib.tasks import submission
 from kernel_lib.tasks.base import Unseen
 from kernel_lib.tasks.spelling_output import write_corrections
 from kernel_lib.tasks.spelling_settings import SpellingInferenceSettings, SpellingSettings
@@ -147,11 +147,11 @@ def test_a_file_that_is_read_back_as_another_never_counts(
 ) -> None:
     (tmp_path / "submission.csv").write_text("what stood there")
 
-    def other(path, **names):
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False)
-        return frame.assign(target="?") if lost == "a text" else frame[:-1]
+    def other(path):
+        rows = pd.read_csv(path, dtype=str, keep_default_na=False).to_numpy().tolist()
+        return [[row_id, "?"] for row_id, _ in rows] if lost == "a text" else rows[:-1]
 
-    monkeypatch.setattr(spelling_output, "read_table", other)
+    monkeypatch.setattr(submission, "read_back", other)
     with pytest.raises(SubmissionError, match=r"the text of '00\d' cannot be kept in a CSV file"):
         write(tmp_path, unseen_of(["a", "b"]))
     assert [path.name for path in tmp_path.iterdir()] == ["submission.csv"]

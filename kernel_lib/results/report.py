@@ -19,7 +19,7 @@ import pandas as pd
 from kernel_lib.artifacts import LOG, OOF, Run
 from kernel_lib.config import TrainingSettings
 from kernel_lib.errors import ArtifactError
-from kernel_lib.results import plots, report_regression, report_spelling
+from kernel_lib.results import plots, report_entities, report_regression, report_spelling
 from kernel_lib.results.report_page import begin_page, escaped, figure, muted, table, worth_a_look
 from kernel_lib.runtime.clock import format_seconds
 from kernel_lib.runtime.files import write_text
@@ -56,7 +56,13 @@ SPELLING = TaskPart(
     report_spelling.sections,
     report_spelling.STYLE,
 )
-PARTS = {"fb3": REGRESSION, "csc": SPELLING}
+ENTITIES = TaskPart(
+    report_entities.read_oof,
+    report_entities.warnings,
+    report_entities.sections,
+    report_entities.STYLE,
+)
+PARTS = {"fb3": REGRESSION, "csc": SPELLING, "ner": ENTITIES}
 
 
 def write_report(run: Run) -> Path:

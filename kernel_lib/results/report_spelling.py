@@ -3,9 +3,8 @@ threshold, corrections as they look in their texts, and what was right and got c
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import pandas as pd
 
@@ -14,10 +13,12 @@ from kernel_lib.errors import ArtifactError, DataError
 from kernel_lib.metrics.spelling import SpellingScores, spelling_scores
 from kernel_lib.metrics.spelling_characters import Particles
 from kernel_lib.metrics.spelling_lines import PARTICLES, format_lines
-from kernel_lib.results import spelling_view
+from kernel_lib.results import html, spelling_diff
 from kernel_lib.results.corrections import decoding_text
+from kernel_lib.results.html import visible
+from kernel_lib.results.report_oof import read_texts
 from kernel_lib.results.report_page import escaped, figure, muted, table
-from kernel_lib.results.spelling_diff import OVER, RIGHT, visible
+from kernel_lib.results.spelling_diff import OVER, RIGHT
 from kernel_lib.results.spelling_plots import plot_threshold
 from kernel_lib.results.spelling_rows import corrections
 from kernel_lib.results.spelling_tables import (
@@ -33,7 +34,8 @@ SHOWN = 20  # corrections, and over-corrections
 FPR_BOUND = 0.1  # above, a reader of right sentences meets the corrector too often
 
 STYLE = (
-    spelling_view.STYLE
+    html.STYLE
+    + spelling_diff.STYLE
     + """
 @media (prefers-color-scheme: dark) { :root { --gone: #55290f; --gone-ink: #ffc9a8;
   --come: #0f4a38; --come-ink: #a9f0d6; --miss: #4b3d0c; --miss-ink: #ffe79a; } }
@@ -51,13 +53,7 @@ def read_oof(text: str) -> pd.DataFrame:
     Raises:
         ValueError: it is no such table.
     """
-    # Below pandas 3 the quick engine ends a text at its first NUL; the other one takes no text of
-    # more than 131,072 characters.
-    engine: Literal["c", "python"] = "python" if "\0" in text else "c"
-    file = io.StringIO(text, newline="")
-    frame = pd.read_csv(file, dtype=str, keep_default_na=False, engine=engine)
-    if missing := [name for name in TEXTS if name not in frame]:
-        raise ValueError(f"it has no column {', '.join(missing)}")
+    frame = read_texts(text, TEXTS)
     try:
         changes = [changes_from_json(entry) for entry in frame["changes"]]
     except (TypeError, ValueError) as error:

@@ -8,10 +8,10 @@ cannot be seen (control characters, half surrogates) are written out.
 from __future__ import annotations
 
 import html
-import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from kernel_lib.results.html import visible, written_out
 from kernel_lib.text.corrections import Change
 
 RIGHT, WRONG, OVER, MISSED, UNKNOWN = (
@@ -106,16 +106,6 @@ def marks_of(
     ]
 
 
-def visible(text: str) -> str:
-    """The text with what cannot be seen written out, as in Python: ``\\n``, ``\\ud800``.
-
-    A space is, too, where it stands alone, as in a change.
-    """
-    if len(text) == 1 and unicodedata.category(text) == "Zs":
-        return "␣"
-    return "".join(map(_written_out, text))
-
-
 def diff_html(source: str, marks: Sequence[Mark]) -> str:
     """The source with its marks, as HTML; a long text in excerpts about them."""
     parts = []
@@ -125,7 +115,7 @@ def diff_html(source: str, marks: Sequence[Mark]) -> str:
         elif piece is None:
             parts.append('<span class="csc-ends">…</span>')
         else:
-            shown = ((_written_out(character), character) for character in piece)
+            shown = ((written_out(character), character) for character in piece)
             parts += [
                 html.escape(c) if seen == c else f"<i>{html.escape(seen)}</i>" for seen, c in shown
             ]
@@ -141,7 +131,7 @@ def diff_text(source: str, marks: Sequence[Mark]) -> str:
             notes = "".join(f" {note}" for note in _notes(piece) if note)
             parts.append(f"[{visible(piece.wrong)}{change}{notes}]")
         else:
-            parts.append("…" if piece is None else "".join(map(_written_out, piece)))
+            parts.append("…" if piece is None else "".join(map(written_out, piece)))
     return "".join(parts) + _left_out(marks)
 
 
@@ -202,10 +192,3 @@ def _notes(mark: Mark) -> tuple[str, str]:
 def _left_out(marks: Sequence[Mark]) -> str:
     more = len(marks) - MARKS
     return f" (and {more:,} more)" if more > 0 else ""
-
-
-def _written_out(character: str) -> str:
-    """The character, or how it is written when it cannot be seen or would turn the line about."""
-    if unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp"):
-        return character
-    return character.encode("unicode_escape").decode("ascii")

@@ -14,7 +14,8 @@ import pandas as pd
 
 from kernel_lib.metrics.spelling import spelling_scores
 from kernel_lib.metrics.spelling_characters import Particles
-from kernel_lib.results.spelling_diff import OVER, Mark, visible
+from kernel_lib.results.html import visible
+from kernel_lib.results.spelling_diff import OVER, Mark
 from kernel_lib.results.spelling_rows import Row, corrections
 
 BESIDE = 8  # characters of context on either side of an over-correction

@@ -45,7 +45,7 @@ def find_folder(files: Sequence[str], *, given: str = "", name: str = "", what: 
     """The folder that holds ``files``.
 
     Args:
-        files: names that must all stand in it.
+        files: names that must all stand in it; one without a suffix may be a folder's.
         given: a path from the settings; when set, only this is looked at.
         name: a folder name to prefer when several folders hold the files.
         what: what is sought, for the error message.
@@ -55,7 +55,7 @@ def find_folder(files: Sequence[str], *, given: str = "", name: str = "", what: 
     """
     if given:
         folder = Path(given)
-        missing = [file for file in files if not (folder / file).is_file()]
+        missing = [file for file in files if not _is_there(folder / file)]
         if missing:
             state = "has no " + ", ".join(missing) if folder.is_dir() else "does not exist"
             raise DataError(
@@ -64,7 +64,7 @@ def find_folder(files: Sequence[str], *, given: str = "", name: str = "", what: 
             )
         return folder
     holding = [
-        folder for folder in input_folders() if all((folder / file).is_file() for file in files)
+        folder for folder in input_folders() if all(_is_there(folder / file) for file in files)
     ]
     named = [folder for folder in holding if folder.name == name]
     if len(named) == 1 or len(holding) == 1:
@@ -76,3 +76,7 @@ def find_folder(files: Sequence[str], *, given: str = "", name: str = "", what: 
         )
     listed = ", ".join(str(folder) for folder in named or holding)
     raise DataError(f"{what}: several folders hold {', '.join(files)}: {listed}. Set data_dir.")
+
+
+def _is_there(path: Path) -> bool:
+    return path.is_file() or (not path.suffix and path.is_dir())

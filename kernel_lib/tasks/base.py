@@ -72,6 +72,10 @@ class PredictingTask(Task, ABC):
         """The example as it is trained on."""
         return example
 
+    def finished(self, model: nn.Module) -> nn.Module:
+        """The model as it is saved, once it is trained; may be the same, changed."""
+        return model
+
     def predictor(self, model: nn.Module) -> nn.Module:
         """What predicts."""
         return model

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import glob
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ from numpy.typing import NDArray
 
 from kernel_lib.errors import SubmissionError
 from kernel_lib.runtime.files import replacing
-from kernel_lib.text.tables import read_table
+from kernel_lib.text.tables import read_cells, read_table
 
 SHOWN = 3
 
@@ -95,6 +97,62 @@ def write_submission(
         check_submission(temporary, sample, lowest=lowest, highest=highest)
 
 
+def texts_by_sample(
+    texts: Sequence[str], ids: Sequence[str], sample: Path | None, columns: tuple[str, str]
+) -> pd.DataFrame:
+    """A text a row, in the sample's columns and order where there is one, joined by id.
+
+    Args:
+        texts: to hand in.
+        ids: of each.
+        sample: the competition's; None: ``columns``, in the order of ``ids``.
+        columns: names of the id and the text.
+
+    Raises:
+        SubmissionError: the sample has not two columns, or other ids.
+    """
+    names, order = list(columns), list(ids)
+    if sample is not None:
+        wanted = read_sample(sample)
+        names = list(wanted.columns)
+        if len(names) != 2:
+            raise SubmissionError(
+                f"{sample} has the columns {', '.join(names)}; a text a row needs two: the id and "
+                "the text."
+            )
+        compare_ids(sample, wanted[names[0]], pd.Index(list(ids)))
+        order = wanted[names[0]].tolist()
+    by_id = dict(zip(ids, texts, strict=True))
+    return pd.DataFrame({names[0]: order, names[1]: [by_id[row_id] for row_id in order]})
+
+
+def write_texts(frame: pd.DataFrame, path: Path) -> None:
+    """Writes a table of texts, whole or not at all: every cell in quotes, since a text may hold
+    anything, and read back before it counts.
+
+    Raises:
+        SubmissionError: a row is read back as another.
+        ArtifactError: the disk is full or not writable; ``path`` is as it was.
+    """
+    with replacing(path) as temporary:
+        text = frame.to_csv(index=False, lineterminator="\n", quoting=csv.QUOTE_ALL)
+        temporary.write_text(text, encoding="utf-8", newline="")
+        read = read_back(temporary) if len(frame) else []
+        pairs = zip_longest(frame.to_numpy().tolist(), read, fillvalue=[None])
+        wrong = [(one or other)[0] for one, other in pairs if one != other]
+        if wrong:
+            raise SubmissionError(
+                f"{path}: the text of {wrong[0]!r} cannot be kept in a CSV file: it is read back "
+                f"as another one ({len(wrong)} such rows)."
+            )
+
+
+def read_back(path: Path) -> list[list[str]]:
+    """The rows of a table of texts."""
+    rows: list[list[str]] = read_cells(path, columns=()).to_numpy().tolist()
+    return rows
+
+
 def remove_leftovers(path: Path) -> None:
     """Removes the temporary files of a session that was killed while it wrote ``path``."""
     for leftover in path.parent.glob(f".{glob.escape(path.name)}.*"):
@@ -103,11 +161,11 @@ def remove_leftovers(path: Path) -> None:
 
 def read_sample(sample: Path) -> pd.DataFrame:
     """The sample, all cells as text; its first column holds the ids."""
-    header = _read_header(sample)
+    header = read_header(sample)
     return read_table(sample, columns=header, id_column=header[0])
 
 
-def _read_header(path: Path) -> list[str]:
+def read_header(path: Path) -> list[str]:
     """The column names of a CSV file. Raises SubmissionError when there is no such file."""
     try:
         return list(pd.read_csv(path, nrows=0, encoding="utf-8-sig").columns)

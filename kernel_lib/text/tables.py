@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from kernel_lib.errors import DataError
+from kernel_lib.runtime.files import csv_engine
 
 SHOWN = 5  # how many offending rows an error message names
 
@@ -55,7 +56,12 @@ def read_cells(path: Path, *, columns: Sequence[str]) -> pd.DataFrame:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)
             frame = pd.read_csv(
-                path, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False
+                path,
+                dtype=str,
+                keep_default_na=False,
+                encoding="utf-8-sig",
+                index_col=False,
+                engine=csv_engine(path),
             )
     except FileNotFoundError:
         raise DataError(f"{path} does not exist.") from None

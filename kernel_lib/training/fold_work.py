@@ -132,7 +132,7 @@ class FoldWork:
         finish_fold(
             self.run,
             fold,
-            model=trainer.model,
+            model=task.finished(trainer.model),
             backbone_config=json.loads(backbone.config.to_json_string(use_diff=False)),
             oof=oof,
             log="".join(json.dumps(record) + "\n" for record in result.history),

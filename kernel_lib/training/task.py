@@ -55,6 +55,9 @@ class Task(Protocol):
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
         """The loss of a batch, a scalar."""
 
+    def finished(self, model: nn.Module) -> nn.Module:
+        """The model as it is saved, once it is trained; may be the same, changed."""
+
     def predictor(self, model: nn.Module) -> nn.Module:
         """What predicts: the model, or a module around it that says it more briefly."""
 
