@@ -155,6 +155,7 @@ def test_dropout_acts_on_what_goes_into_a_in_training_alone() -> None:
     x = torch.ones(200, 6)
     base = nn.functional.linear(x, layer.weight, layer.bias)
     assert torch.allclose(layer.eval()(x) - base, x, atol=1e-6)
+    assert not LoraLinear(nn.Linear(6, 6).eval(), rank=1, alpha=1.0, dropout=0.5).training
     beside = layer.train()(x) - base
     assert set(beside.detach().round(decimals=3).flatten().tolist()) == {0.0, 2.0}
 

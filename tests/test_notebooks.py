@@ -176,6 +176,40 @@ def test_the_csc_pair_both_systems_stopped_resumed_ensembled(
     assert [json.loads(line)["id"] for line in lines] == test["id"].tolist()
 
 
+def test_the_ner_pair_with_lora_and_a_crf_from_words_to_a_checked_submission(
+    entity_material, tmp_path: Path
+) -> None:
+    root = tmp_path / "kaggle"
+    shutil.copytree(entity_material.competition, root / "input/ner-data")
+    shutil.copytree(entity_material.backbone, root / "input/deberta-v3-base")
+    shutil.copytree(
+        ROOT / "kernel_lib",
+        root / "input/kernel-lib/kernel_lib",
+        ignore=shutil.ignore_patterns("__pycache__"),
+    )
+    small = {**SMALL, "window_overlap": 16, "lora_rank": 4, "decoder": "crf"}
+    printed = execute("ner_train", root, tmp_path / "train", **small)
+    assert "CV entity_f1" in printed and "LoRA of rank 4" in printed
+    assert (tmp_path / "train/run/report.html").stat().st_size > 10_000
+    shutil.copytree(tmp_path / "train", root / "input/notebooks/me/ner-train")
+    printed = execute("ner_infer", root, tmp_path / "infer", o_bias=-2.0)
+    assert "folds used: run: 0 1" in printed
+    test, sample, found = (
+        pd.read_csv(path, dtype=str, keep_default_na=False)
+        for path in (
+            root / "input/ner-data/test.csv",
+            root / "input/ner-data/sample_submission.csv",
+            tmp_path / "infer/submission.csv",
+        )
+    )
+    assert found["id"].tolist() == sample["id"].tolist()
+    both = test.merge(found, on="id", validate="one_to_one")
+    assert [len(tags.split()) for tags in both["tags"]] == [
+        len(tokens.split()) for tokens in both["tokens"]
+    ]
+    assert (tmp_path / "infer/entities.jsonl").is_file()
+
+
 def test_a_training_notebook_stopped_by_its_clock_ends_green_and_goes_on(
     kaggle: Path, tmp_path: Path
 ) -> None:

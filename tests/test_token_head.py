@@ -175,6 +175,18 @@ def test_padding_changes_nothing(family: str) -> None:
     assert torch.allclose(found[:1, :6], alone, atol=1e-4) and not found[0, 6:].any()
 
 
+def test_states_of_half_precision_are_averaged_in_float32() -> None:
+    model, states = make(), torch.randn(2, 8, 16).bfloat16()
+
+    class Encoded:
+        last_hidden_state = states
+
+    model.backbone.forward = lambda **_: Encoded()
+    expected = pool_words(states.float(), WORDS, "mean") @ model.head.weight.T
+    logits = model(IDS, MASK, WORDS).logits
+    assert logits.dtype == torch.float32 and torch.allclose(logits, expected, atol=1e-5)
+
+
 def test_an_unknown_subtoken_is_refused() -> None:
     with pytest.raises(SettingsError, match="did you mean 'mean'"):
         make(subtoken="means")

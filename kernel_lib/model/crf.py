@@ -6,7 +6,8 @@ the tagging scheme forbids have the score ``ILLEGAL``, whatever is learnt.
 
 Rows are left-aligned words, as :func:`gather_words` makes them from tokens: special tokens, later
 pieces of a word and padding are no steps of the chain. All is computed in float32, under autocast
-too, and each step is normalised, so that a long row is as exact as a short one.
+too: no matrices are multiplied, and it lowers nothing else. Each step is normalised, so that a long
+row is as exact as a short one.
 """
 
 from __future__ import annotations
@@ -81,25 +82,24 @@ class LinearChainCRF(nn.Module):
 
         Example: two labels, one word, emissions (log 3, 0), all scores 0, tag 0: -log(3/4) = .288.
         """
-        with torch.autocast(emissions.device.type, enabled=False):
-            emissions = _clean(emissions, mask)
-            start, transitions, end = self._scores(emissions, continues, ILLEGAL)
-            tags = self._possible(tags, mask, continues)
-            labels = torch.arange(emissions.shape[-1], device=emissions.device)
-            excluded = (tags[..., None] >= 0) & (tags[..., None] != labels)
-            # All paths, and those that the tags allow: the loss is the difference of their sums,
-            # taken at each step, where both are small.
-            paths = torch.stack([emissions, emissions.masked_fill(excluded, _BARRED)])
-            alpha, total = _normalised(start + paths[:, :, 0])
-            loss = total[0] - total[1]
-            for word in range(1, emissions.shape[1]):
-                there = mask[:, word]
-                step = _forward_step(alpha, transitions) + paths[:, :, word]
-                following, total = _normalised(step)
-                loss = loss + (total[0] - total[1]).masked_fill(~there, 0.0)
-                alpha = torch.where(there[:, None], following, alpha)
-            total = torch.logsumexp(alpha + end, -1)
-            return loss + total[0] - total[1]
+        emissions = _clean(emissions, mask)
+        start, transitions, end = self._scores(emissions, continues, ILLEGAL)
+        tags = self._possible(tags, mask, continues)
+        labels = torch.arange(emissions.shape[-1], device=emissions.device)
+        excluded = (tags[..., None] >= 0) & (tags[..., None] != labels)
+        # All paths, and those that the tags allow: the loss is the difference of their sums,
+        # taken at each step, where both are small.
+        paths = torch.stack([emissions, emissions.masked_fill(excluded, _BARRED)])
+        alpha, total = _normalised(start + paths[:, :, 0])
+        loss = total[0] - total[1]
+        for word in range(1, emissions.shape[1]):
+            there = mask[:, word]
+            step = _forward_step(alpha, transitions) + paths[:, :, word]
+            following, total = _normalised(step)
+            loss = loss + (total[0] - total[1]).masked_fill(~there, 0.0)
+            alpha = torch.where(there[:, None], following, alpha)
+        total = torch.logsumexp(alpha + end, -1)
+        return loss + total[0] - total[1]
 
     def marginals(self, emissions: Tensor, mask: Tensor, continues: Tensor | None = None) -> Tensor:
         """The log of each tag's probability at each word, by forward and backward sums.
@@ -112,21 +112,20 @@ class LinearChainCRF(nn.Module):
         Returns:
             ``(batch, words, labels)`` float32, finite; 0 where no word is.
         """
-        with torch.autocast(emissions.device.type, enabled=False):
-            emissions = _clean(emissions, mask)
-            start, transitions, end = self._scores(emissions, continues, ILLEGAL)
-            forward = [_normalised(start + emissions[:, 0])[0]]
-            for word in range(1, emissions.shape[1]):
-                step = _forward_step(forward[-1], transitions) + emissions[:, word]
-                forward.append(_normalised(step)[0])
-            at_end = end.expand_as(forward[0])
-            backward = [at_end]
-            for word in range(emissions.shape[1] - 1, 0, -1):
-                ahead = (emissions[:, word] + backward[-1])[:, None]
-                step = _normalised(torch.logsumexp(transitions + ahead, -1))[0]
-                backward.append(torch.where(mask[:, word, None], step, at_end))
-            both = torch.stack(forward, 1) + torch.stack(backward[::-1], 1)
-            return torch.log_softmax(both, -1).masked_fill(~mask[..., None], 0.0)
+        emissions = _clean(emissions, mask)
+        start, transitions, end = self._scores(emissions, continues, ILLEGAL)
+        forward = [_normalised(start + emissions[:, 0])[0]]
+        for word in range(1, emissions.shape[1]):
+            step = _forward_step(forward[-1], transitions) + emissions[:, word]
+            forward.append(_normalised(step)[0])
+        at_end = end.expand_as(forward[0])
+        backward = [at_end]
+        for word in range(emissions.shape[1] - 1, 0, -1):
+            ahead = (emissions[:, word] + backward[-1])[:, None]
+            step = _normalised(torch.logsumexp(transitions + ahead, -1))[0]
+            backward.append(torch.where(mask[:, word, None], step, at_end))
+        both = torch.stack(forward, 1) + torch.stack(backward[::-1], 1)
+        return torch.log_softmax(both, -1).masked_fill(~mask[..., None], 0.0)
 
     @torch.no_grad()
     def viterbi(
@@ -142,20 +141,19 @@ class LinearChainCRF(nn.Module):
         Returns:
             A list of tags for each row, as long as the row has words. Of equal ones the lower tag.
         """
-        with torch.autocast(emissions.device.type, enabled=False):
-            emissions = _clean(emissions, mask)
-            start, transitions, end = self._scores(emissions, continues, -torch.inf)
-            stay = torch.arange(emissions.shape[-1], device=emissions.device)
-            best, before = start + emissions[:, 0], []
-            for word in range(1, emissions.shape[1]):
-                there = mask[:, word, None]
-                reached, origin = (best[:, :, None] + transitions).max(1)
-                reached = reached - reached.amax(-1, keepdim=True)
-                best = torch.where(there, reached + emissions[:, word], best)
-                before.append(torch.where(there, origin, stay))
-            path = [(best + end).argmax(-1)]
-            for origin in reversed(before):
-                path.append(origin.gather(1, path[-1][:, None]).squeeze(1))
+        emissions = _clean(emissions, mask)
+        start, transitions, end = self._scores(emissions, continues, -torch.inf)
+        stay = torch.arange(emissions.shape[-1], device=emissions.device)
+        best, before = start + emissions[:, 0], []
+        for word in range(1, emissions.shape[1]):
+            there = mask[:, word, None]
+            reached, origin = (best[:, :, None] + transitions).max(1)
+            reached = reached - reached.amax(-1, keepdim=True)
+            best = torch.where(there, reached + emissions[:, word], best)
+            before.append(torch.where(there, origin, stay))
+        path = [(best + end).argmax(-1)]
+        for origin in reversed(before):
+            path.append(origin.gather(1, path[-1][:, None]).squeeze(1))
         tags, lengths = torch.stack(path[::-1], 1).tolist(), mask.sum(1).tolist()
         return [row[:length] for row, length in zip(tags, lengths, strict=True)]
 
