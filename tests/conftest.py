@@ -308,9 +308,11 @@ def make_entity_case(entity_material: Material, tmp_path: Path) -> Any:
     return make
 
 
-FULL = {"learning_rate": 5e-3}
+FULL = {"learning_rate": 5e-3, "head_learning_rate": 1e-2, "epochs": 4}
 LORA = {
-    "learning_rate": 2e-2,
+    "learning_rate": 1e-2,
+    "head_learning_rate": 3e-2,
+    "epochs": 6,
     "lora_rank": 4,
     "lora_targets": ("query_proj", "value_proj", "dense"),
     "decoder": "crf",
@@ -328,10 +330,10 @@ def entity_runs(entity_material: Material, tmp_path_factory: pytest.TempPathFact
     from kernel_lib.training import fold_work
 
     made = []
-    little = {"head_learning_rate": 1e-2, "layer_decay": 1.0, "epochs": 5, "batch_size": 4}
     for name, changes in (("full", FULL), ("lora", LORA)):
+        changes = {"layer_decay": 1.0, "batch_size": 4, **changes}
         folder = tmp_path_factory.mktemp(name) / "run"
-        case = entity_case(entity_material, **little, **changes, output_dir=str(folder))
+        case = entity_case(entity_material, **changes, output_dir=str(folder))
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(fold_work, "release_memory", lambda device: None)
             made.append(case.cross_validate())

@@ -19,8 +19,9 @@ from kernel_lib.config import InferenceSettings
 from kernel_lib.errors import TrainingError
 from kernel_lib.results import ensemble
 from kernel_lib.results.ensemble import predict_submission
-from kernel_lib.tasks.submission import check_submission
 from kernel_lib.runtime import seat
+from kernel_lib.tasks import regression
+from kernel_lib.tasks.submission import check_submission
 
 
 @pytest.fixture(autouse=True)
@@ -66,13 +67,13 @@ def test_two_workers_give_the_bytes_of_one_process_and_a_better_file_each_time(
     runs, material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
     written: list[pd.DataFrame] = []
-    write = ensemble.write_submission
+    write = regression.write_submission
 
     def noting(frame: pd.DataFrame, *args: Any, **options: Any) -> None:
         written.append(frame)
         write(frame, *args, **options)
 
-    monkeypatch.setattr(ensemble, "write_submission", noting)
+    monkeypatch.setattr(regression, "write_submission", noting)
     torch.set_num_threads(1)
     one = infer(runs, material, tmp_path / "one.csv", devices=1)
     torch.set_num_threads(2)

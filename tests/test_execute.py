@@ -9,6 +9,7 @@ import nbformat
 import pytest
 
 from kernel_lib.offline.execute import NotebookError, execute_notebook, main
+from tests.conftest import ROOT
 
 
 def notebook(folder: Path, *cells: str) -> Path:
@@ -67,7 +68,8 @@ def test_the_command_names_the_notebooks_there_are(
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["execute", "fb3_trian", str(tmp_path)])
     assert main() == 1
-    assert "no notebook 'fb3_trian'; there are fb3_infer, fb3_train" in capsys.readouterr().err
+    names = ", ".join(sorted(path.stem for path in (ROOT / "notebooks").glob("*.py")))
+    assert f"no notebook 'fb3_trian'; there are {names}" in capsys.readouterr().err
 
 
 def test_the_command_runs_a_notebook_and_passes_its_error_on(

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from kernel_lib.artifacts import open_run
 from kernel_lib.offline.execute import NotebookError, execute_notebook
 from tests.conftest import NO_NETWORK, ROOT
 
@@ -113,11 +114,27 @@ def execute(name: str, root: Path, work: Path, **settings) -> str:
     return json.dumps(executed, ensure_ascii=False)
 
 
+def check_what_two_workers_showed(executed: Path) -> None:
+    """Spawned from a real kernel, as on Kaggle: all lines with their fold's name, no error."""
+    cells = nbformat.read(executed, as_version=4).cells
+    (cell,) = [cell for cell in cells if "cross_validate(" in cell.source]
+    shown = {"stdout": "", "stderr": ""}
+    for output in cell.outputs:
+        shown[output["name"]] += output["text"]
+    for fold in (0, 1):
+        assert f"fold {fold}: on cpu\n" in shown["stdout"]
+        assert f"\nfold {fold}  epoch 1.00/1  loss " in shown["stdout"]
+        assert f"fold {fold}: 100% 3/3 [" in shown["stderr"]
+    assert "Traceback" not in json.dumps(shown)
+
+
 def test_the_fb3_pair_from_train_csv_to_a_checked_submission(kaggle: Path, tmp_path: Path) -> None:
-    printed = execute("fb3_train", kaggle, tmp_path / "train", **SMALL)
+    printed = execute("fb3_train", kaggle, tmp_path / "train", **SMALL, devices=2)
     assert str(kaggle / "input") in printed.split("kernel_lib 0")[1][:400]  # the attached library
     assert "CV mcrmse" in printed and "image/png" in printed
     assert (tmp_path / "train/run/report.html").stat().st_size > 10_000
+    assert open_run(tmp_path / "train/run").finished_folds() == [0, 1]
+    check_what_two_workers_showed(tmp_path / "train.ipynb")
 
     output = kaggle / "input/notebooks/somebody/fb3-train"  # as Kaggle attaches an output
     shutil.copytree(tmp_path / "train", output)
@@ -225,7 +242,11 @@ def test_a_training_notebook_stopped_by_its_clock_ends_green_and_goes_on(
 def test_bad_input_ends_in_one_clear_message_and_no_file(material, tmp_path: Path) -> None:
     root = tmp_path / "kaggle"
     shutil.copytree(material.competition, root / "input" / FB3)
-    shutil.copytree(ROOT / "kernel_lib", root / "input/kernel-lib/kernel_lib")
+    shutil.copytree(
+        ROOT / "kernel_lib",
+        root / "input/kernel-lib/kernel_lib",
+        ignore=shutil.ignore_patterns("__pycache__"),
+    )
     with pytest.raises(NotebookError) as caught:
         execute("fb3_train", root, tmp_path / "work", backbone="microsoft/deberta-v3-base")
     message = str(caught.value)

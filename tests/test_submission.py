@@ -10,11 +10,15 @@ import pandas as pd
 import pytest
 
 from kernel_lib.errors import ArtifactError, SubmissionError
+from kernel_lib.tasks import submission
 from kernel_lib.tasks.submission import (
     check_submission,
     make_submission,
+    read_back,
     remove_leftovers,
+    texts_by_sample,
     write_submission,
+    write_texts,
 )
 
 IDS = ["000123", "53E542321463", "B"]
@@ -122,3 +126,57 @@ def test_only_temporary_files_of_this_submission_are_removed(tmp_path: Path) -> 
     remove_leftovers(tmp_path / "sub[1].csv")
     assert {path.name for path in tmp_path.iterdir()} == stay
     remove_leftovers(tmp_path / "not there" / "submission.csv")
+
+
+def test_texts_take_the_samples_names_and_order_or_ours(sample: Path, tmp_path: Path) -> None:
+    pd.DataFrame({"key": IDS, "answer": "?"}).to_csv(sample, index=False)
+    ids, texts = IDS[::-1], ["of B", "of 53", "of 000"]
+    frame = texts_by_sample(texts, ids, sample, ("id", "text"))
+    assert frame.to_dict("list") == {"key": IDS, "answer": texts[::-1]}
+    frame = texts_by_sample(texts, ids, None, ("id", "text"))
+    assert frame.to_dict("list") == {"id": ids, "text": texts}
+
+
+@pytest.mark.parametrize(
+    ("columns", "ids", "message"),
+    [
+        ({"key": IDS, "x": "?", "y": "?"}, IDS, "has the columns key, x, y; a text a row needs two"),
+        ({"key": IDS}, IDS, "a text a row needs two"),
+        ({"key": IDS, "x": "?"}, IDS[1:], "1 missing .000123."),
+        ({"key": IDS, "x": "?"}, [*IDS, "C"], "1 not asked for .C."),
+    ],
+)
+def test_a_sample_that_is_not_of_these_texts_is_refused(
+    sample: Path, columns: dict, ids: list[str], message: str
+) -> None:
+    pd.DataFrame(columns).to_csv(sample, index=False)
+    with pytest.raises(SubmissionError, match=message):
+        texts_by_sample([""] * len(ids), ids, sample, ("id", "text"))
+
+
+def test_texts_are_written_as_they_can_be_read_back(tmp_path: Path) -> None:
+    rows = [["a", "NA", ""], ["a", '"\r\n,', "\x00"], ["", " ", "1.0"]]
+    path = tmp_path / "texts.csv"
+    write_texts(pd.DataFrame(rows, columns=["id", "x", "y"]), path)
+    assert read_back(path) == rows  # ids may repeat, or be empty
+    assert path.read_bytes().startswith(b'"id","x","y"\n"a","NA",""\n')
+    write_texts(pd.DataFrame(columns=["id", "x"]), path)
+    assert path.read_bytes() == b'"id","x"\n'
+    assert [p.name for p in tmp_path.iterdir()] == ["texts.csv"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda rows: [*rows[:-1], ["b", "?"]], lambda rows: rows[:-1], lambda rows: [*rows, ["c", ""]]],
+)
+def test_texts_that_are_read_back_as_others_never_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change
+) -> None:
+    path = tmp_path / "texts.csv"
+    path.write_text("the old one")
+    monkeypatch.setattr(submission, "read_back", lambda path: change(read_back(path)))
+    frame = pd.DataFrame([["a", "x"], ["b", "y"]], columns=["id", "text"])
+    with pytest.raises(SubmissionError, match=r"the text of '[bc]' cannot be kept.*1 such rows"):
+        write_texts(frame, path)
+    assert path.read_text() == "the old one"
+    assert [p.name for p in tmp_path.iterdir()] == ["texts.csv"]
