@@ -67,13 +67,15 @@ settings = EntityInferenceSettings(
 ).overridden()  # by the environment variable KERNEL_LIB_SETTINGS, if it is set
 
 # %%
+from kernel_lib.results.entities import bias_text
 from kernel_lib.results.members import find_runs
 from kernel_lib.runtime.clock import Clock
 from kernel_lib.training.record import score_table
 
 clock = Clock(settings.time_budget_seconds)
 for run in find_runs(settings.runs):
-    print(run.folder, "folds", run.finished_folds(), "o_bias", run.record.get("o_bias"))
+    print(run.folder, "folds", run.finished_folds())
+    print(bias_text(run))
     display(score_table(run))
 
 # %% [markdown]
@@ -87,7 +89,8 @@ from kernel_lib.results.ensemble import predict_submission
 submission = predict_submission(settings, clock)
 
 # %%
-from kernel_lib.results.entities import read_predicted, scores_text, show_entities
+from kernel_lib.results.entities import read_predicted, scores_text
+from kernel_lib.results.entity_view import show_entities
 
 named = read_predicted(settings)
 print(f"{submission.resolve()}: {len(named)} texts")

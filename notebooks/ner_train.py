@@ -130,11 +130,13 @@ print(score_line(run))
 score_table(run)
 
 # %%
-from kernel_lib.results.entities import read_tagged_oof, scores_text, show_entities
+from kernel_lib.results.entities import bias_text, read_tagged_oof, scores_text
+from kernel_lib.results.entity_view import show_entities
 
 oof = read_tagged_oof(run) if run.finished_folds() else None
 if oof is not None:
     print(scores_text(oof))
+    print(bias_text(run))
     display(show_entities(oof, count=20, only="wrong"))
 
 # %%

@@ -77,7 +77,9 @@ def test_an_entity_at_the_edge_of_an_excerpt_has_both_ends() -> None:
     near = Place(
         185, 186, places_of(row_of(["x"] * 200, [("A", 185, 186)], []).entities)[0].entities
     )
-    assert excerpts(1000, [edge, near, other], [near], 10) == [(100, 101), (175, 196)]
+    late = Place(190, 260, ())
+    parts = excerpts(1000, [edge, near, late, other], [near], 10)
+    assert parts == [(100, 101), (175, 196), (259, 260)]
 
 
 def test_short_texts_are_whole_and_characters_are_less_than_words() -> None:

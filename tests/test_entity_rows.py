@@ -61,6 +61,7 @@ def test_tags_and_domains_may_be_missing_in_a_row(nothing: object) -> None:
         ("他 说 : 。", ""),
         ("北京 大学 的 学生", " "),
         ("I saw 中 on a sign", " "),
+        ("我 在 New York City", " "),
         ("A B C", " "),
         ("", " "),
     ],

@@ -47,11 +47,14 @@ def test_errors_by_kind_with_examples() -> None:
         "boundary and type": 1,
     }
     assert table["examples"].tolist() == [
-        ["Norbury (LOC) 3 ×", "New Harbor (LOC) 1 ×"],
-        ["Rain (LOC) 2 ×"],
-        ["Monday Club → the Monday Club (ORG) 2 ×", "Port Ellis New Harbor → Port Ellis (LOC) 1 ×"],
-        ["Ashford Bank (LOC → ORG) 2 ×"],
-        ["Ellis today → Port Ellis (ORG → LOC) 1 ×"],
+        ["“Norbury” (LOC) 3 ×", "“New Harbor” (LOC) 1 ×"],
+        ["“Rain” (LOC) 2 ×"],
+        [
+            "“Monday Club” → “the Monday Club” (ORG) 2 ×",
+            "“Port Ellis New Harbor” → “Port Ellis” (LOC) 1 ×",
+        ],
+        ["“Ashford Bank” (LOC → ORG) 2 ×"],
+        ["“Ellis today” → “Port Ellis” (ORG → LOC) 1 ×"],
     ]
     assert [len(examples) for examples in error_table(frame, count=1)["examples"]] == [1] * 5
     assert error_table(tagged_frame([]))["errors"].tolist() == [0] * 5

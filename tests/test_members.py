@@ -66,8 +66,8 @@ def test_a_run_without_a_finished_fold_is_refused(tmp_path: Path) -> None:
 
 def test_a_run_of_another_task_is_refused(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", "a")
-    with pytest.raises(ArtifactError, match="task 'ner' is not known"):
-        task_of(Run(run.folder, {**run.record, "task": "ner"}))
+    with pytest.raises(ArtifactError, match="task 'qa' is not known"):
+        task_of(Run(run.folder, {**run.record, "task": "qa"}))
 
 
 def test_sessions_of_one_run_are_one_member_and_each_fold_counts_once(

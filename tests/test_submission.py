@@ -140,7 +140,11 @@ def test_texts_take_the_samples_names_and_order_or_ours(sample: Path, tmp_path: 
 @pytest.mark.parametrize(
     ("columns", "ids", "message"),
     [
-        ({"key": IDS, "x": "?", "y": "?"}, IDS, "has the columns key, x, y; a text a row needs two"),
+        (
+            {"key": IDS, "x": "?", "y": "?"},
+            IDS,
+            "has the columns key, x, y; a text a row needs two",
+        ),
         ({"key": IDS}, IDS, "a text a row needs two"),
         ({"key": IDS, "x": "?"}, IDS[1:], "1 missing .000123."),
         ({"key": IDS, "x": "?"}, [*IDS, "C"], "1 not asked for .C."),
@@ -167,7 +171,11 @@ def test_texts_are_written_as_they_can_be_read_back(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [lambda rows: [*rows[:-1], ["b", "?"]], lambda rows: rows[:-1], lambda rows: [*rows, ["c", ""]]],
+    [
+        lambda rows: [*rows[:-1], ["b", "?"]],
+        lambda rows: rows[:-1],
+        lambda rows: [*rows, ["c", ""]],
+    ],
 )
 def test_texts_that_are_read_back_as_others_never_count(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change

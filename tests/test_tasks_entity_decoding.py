@@ -68,9 +68,9 @@ def corpus(seed: int, texts: int = 40) -> tuple[list, list, Any]:
             opens = int(random.choice([0, 0, 0, 1, 3]))
             labels[word] = (labels[word - 1] + 1) // 2 * 2 if continues else opens
             gold.append(LABELS[labels[word]])
-        logits = random.normal(size=(len(labels), 5)) + 1.2 * np.eye(5)[labels]
-        logits[:, 0] += 1.5
-        logits[:, 3:] += 0.8
+        logits = random.normal(size=(len(labels), 5)) + 3.0 * np.eye(5)[labels]
+        logits[:, 0] += 3.0
+        logits[:, 3:] += 1.5
         tags.append(gold)
         exponents = np.exp(logits)
         probabilities.append((exponents / exponents.sum(1, keepdims=True)).astype(np.float32))
@@ -93,7 +93,7 @@ def plain_choice(probabilities: list, tags: list, constrained: bool) -> dict[str
 
 @pytest.mark.parametrize("constrained", [True, False])
 def test_biases_are_those_of_a_plain_search(constrained: bool) -> None:
-    probabilities, tags, folds = corpus(3, texts=150)
+    probabilities, tags, folds = corpus(3, texts=80)
     choice = choose_biases(probabilities, tags, folds, LABELS, constrained=constrained)
     expected = plain_choice(probabilities, tags, constrained)
     assert choice.o_bias == expected and set(expected.values()) != {0.0}

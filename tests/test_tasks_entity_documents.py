@@ -64,7 +64,12 @@ def test_several_files_of_any_format_keep_their_ids_apart(data: Path) -> None:
     files = ("train.csv", "sub/train.jsonl", "more.conll")
     frame = task(data, train_files=files).read_train()
     assert frame["id"].is_unique and frame["id"][0].startswith("train.csv/")
-    assert frame["id"].tolist()[60:] == ["sub/train.jsonl/a", "sub/train.jsonl/b", "more/1", "more/2"]
+    assert frame["id"].tolist()[60:] == [
+        "sub/train.jsonl/a",
+        "sub/train.jsonl/b",
+        "more/1",
+        "more/2",
+    ]
     assert frame["domain"][0] == "train.csv" and frame["domain"].tolist()[62:] == ["more", "more"]
     assert frame["domain"][60] == "" and frame["domain"][61] in ("7", "7.0")
 
@@ -224,8 +229,8 @@ def test_a_text_without_a_token_is_still_something_to_read(tokenizer) -> None:
 
 
 def test_long_texts_become_windows_in_order(tokenizer) -> None:
-    long = "Anna moved to Riverton and Boris to Norbury".split()
-    tags = "B-PER O O B-LOC O B-PER O B-LOC".split()
+    long = ["Anna", "moved", "to", "Riverton", "and", "Boris", "to", "Norbury"]
+    tags = ["B-PER", "O", "O", "B-LOC", "O", "B-PER", "O", "B-LOC"]
     examples = encoded(tokenizer, [["Anna"], long, []], [["B-PER"], tags, []])
     windows = examples[1:-1]
     assert len(windows) > 2 and [e.row for e in examples] == [0, *[1] * len(windows), 2]

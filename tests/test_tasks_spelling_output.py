@@ -128,8 +128,8 @@ def test_the_sample_gives_columns_and_order(tmp_path: Path) -> None:
     [
         (["000", "001"], ("id", "target"), r"0 missing \(\), 1 not asked for \(002\)"),
         (["000", "001", "002", "9"], ("id", "target"), r"1 missing \(9\)"),
-        (["000", "001", "002"], ("id", "a", "b"), "the columns id, a, b; corrections need two"),
-        (["000", "001", "002"], ("id",), "corrections need two"),
+        (["000", "001", "002"], ("id", "a", "b"), "the columns id, a, b; a text a row needs two"),
+        (["000", "001", "002"], ("id",), "a text a row needs two"),
     ],
 )
 def test_a_sample_that_asks_for_something_else_is_refused(

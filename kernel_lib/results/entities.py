@@ -28,13 +28,13 @@ def count_entities(frame: pd.DataFrame) -> pd.DataFrame:
     Args:
         frame: columns tokens, tags (lists) and domain.
     """
-    counted = [
-        {"texts": 1, "words": len(tags), **Counter(span.type for span in _spans(tags))}
-        for tags in frame["tags"]
-    ]
-    table = pd.DataFrame(counted).fillna(0).astype(int)
-    types = sorted(set(table) - {"texts", "words"})
-    return table[["texts", "words", *types]].groupby(frame["domain"].to_numpy()).sum()
+    found = [Counter(span.type for span in _spans(tags)) for tags in frame["tags"]]
+    types = sorted({name for counts in found for name in counts})
+    table = [[1, len(tags)] for tags in frame["tags"]]
+    for row, counts in zip(table, found, strict=True):
+        row += [counts[name] for name in types]
+    whole = pd.DataFrame(table, columns=["texts", "words", *types])
+    return whole.groupby(frame["domain"].to_numpy()).sum()
 
 
 def read_tagged_oof(run: Run) -> pd.DataFrame:

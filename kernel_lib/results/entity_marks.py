@@ -34,7 +34,7 @@ from kernel_lib.results.entity_rows import (
 )
 from kernel_lib.results.html import visible
 
-SIGNS = {RIGHT: "✓", MISSED: "○", SPURIOUS: "▲", BOUNDARY: "↔", TYPE: "✗", BOTH: "⇎", UNKNOWN: ""}
+SIGNS = {RIGHT: "✓", MISSED: "○", SPURIOUS: "▲", BOUNDARY: "↔", TYPE: "✗", BOTH: "✗↔", UNKNOWN: ""}
 QUOTED = 40  # characters of an entity that a label repeats
 HUES = (  # Okabe & Ito's, which colour-blind readers tell apart, and two more
     "0, 114, 178",
@@ -56,10 +56,10 @@ STYLE = (
 .ner mark { background: rgba(var(--hue), .22); color: inherit; border-radius: .2em;
   padding: .12em .2em; box-decoration-break: clone; -webkit-box-decoration-break: clone; }
 .ner u { text-decoration: underline 2px rgb(var(--hue)); text-underline-offset: .28em; }
-.ner b { font-size: .7em; font-weight: 600; line-height: 1.3; padding: .05em .4em;
-  margin: 0 .15em 0 .25em; border: 1px solid rgb(var(--hue)); border-radius: .6em;
-  box-decoration-break: clone; -webkit-box-decoration-break: clone; }
-.ner .ner-error { border: 0; background: #7a2e0b; color: #fff; padding: .15em .5em; }
+.ner b { display: inline-block; max-width: 100%; font-size: .75em; font-weight: 600;
+  line-height: 1.35; padding: 0 .4em; margin: 0 .15em 0 .25em;
+  border: 1px solid rgb(var(--hue)); border-radius: .6em; }
+.ner .ner-error { border-color: #7a2e0b; background: #7a2e0b; color: #fff; }
 .ner i { opacity: .6; font-style: normal; font-size: .85em; }
 """
     + "\n".join(f".ner-{number} {{ --hue: {hue}; }}" for number, hue in enumerate(HUES))

@@ -10,8 +10,10 @@ from kernel_lib.metrics.tags import Span
 from kernel_lib.results.entity_rows import Entity, Row
 from kernel_lib.results.html import visible
 
-WHOLE = 100  # texts of up to so many words are shown whole
-CONTEXT = 10  # words shown on either side of an entity's ends in a longer one
+# Texts of up to so many words are shown whole; of a longer one so many words on either side of an
+# entity's ends. A Chinese character is less than a word.
+WHOLE, CONTEXT = 100, 10
+WHOLE_CHARACTERS, CONTEXT_CHARACTERS = 200, 20
 PLACES = 30  # entities of one long text that are shown; a page stays a page
 LONG_WORD = 60  # characters of a word that are shown
 
@@ -65,10 +67,13 @@ def pieces_of(row: Row, places: Sequence[Place], kinds: Collection[str]) -> Iter
     """Words, what stands between two of them, and ``…`` where some are left out."""
     length = len(row.tokens)
     numbers: list[int | None] = [None] * length
-    for number, place in enumerate(places):
-        numbers[place.start : place.end] = [number] * (place.end - place.start)
+    for index, place in enumerate(places):
+        numbers[place.start : place.end] = [index] * (place.end - place.start)
     boxes, lines = (_by_word(spans, length) for spans in (row.predicted, row.gold or []))
-    parts = excerpts(length, places, in_focus(places, kinds)[:PLACES])
+    parts = [(0, length)]
+    if _is_long(row):
+        context = CONTEXT if row.between else CONTEXT_CHARACTERS
+        parts = excerpts(length, places, in_focus(places, kinds)[:PLACES], context)
     before = -1
     for at in (at for part in parts for at in range(*part)):
         number, box, line = numbers[at], boxes[at], lines[at]
@@ -94,19 +99,21 @@ def _by_word(spans: Sequence[Span], length: int) -> list[Span | None]:
     return found
 
 
-def excerpts(length: int, places: Sequence[Place], focus: Sequence[Place]) -> list[tuple[int, int]]:
-    """The parts of a text that are shown, from the first word to before the last one.
+def excerpts(
+    length: int, places: Sequence[Place], focus: Sequence[Place], context: int
+) -> list[tuple[int, int]]:
+    """The parts of a long text that are shown, from the first word to before the last one.
 
     Args:
         length: of the text in words.
         places: all there are. One that an excerpt touches has its first and its last word shown.
         focus: those that the excerpts are about: both ends of each of their entities are shown.
+        context: words on either side of an end.
     """
-    if length <= WHOLE:
-        return [(0, length)]
     ends = [end for place in focus for each in place.entities for s in each.spans for end in s[1:]]
     parts = _joined(
-        [(max(0, end - CONTEXT), min(length, end + CONTEXT)) for end in ends] or [(0, 4 * CONTEXT)]
+        [(max(0, end - context), min(length, end + context)) for end in ends]
+        or [(0, min(length, 4 * context))]
     )
     touched = [
         place
@@ -134,7 +141,7 @@ def in_focus(places: Sequence[Place], kinds: Collection[str]) -> list[Place]:
 
 def left_out(places: Sequence[Place], row: Row, kinds: Collection[str]) -> str:
     more = len(in_focus(places, kinds)) - PLACES
-    return f" (and {more:,} more)" if more > 0 and len(row.tokens) > WHOLE else ""
+    return f" (and {more:,} more)" if more > 0 and _is_long(row) else ""
 
 
 def shown_word(word: str) -> str:
@@ -147,3 +154,7 @@ def shown_word(word: str) -> str:
 
 def _is_unseen(word: str) -> bool:
     return not any(visible(character) == character for character in word)
+
+
+def _is_long(row: Row) -> bool:
+    return len(row.tokens) > (WHOLE if row.between else WHOLE_CHARACTERS)

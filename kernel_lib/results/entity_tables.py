@@ -70,9 +70,9 @@ def _most(counts: Counter[str], count: int) -> list[str]:
 
 
 def _in_words(row: Row, entity: Entity) -> str:
-    """``Ashford Bank (LOCATION → ORGANIZATION)``: what was predicted, an arrow, what is gold."""
+    """``“Ashford Bank” (LOCATION → ORGANIZATION)``: what was predicted, an arrow, what is gold."""
     spans = entity.spans[::-1]
-    words = [surface(row, span) for span in spans[: 1 if entity.kind == TYPE else 2]]
+    words = [f"“{surface(row, span)}”" for span in spans[: 1 if entity.kind == TYPE else 2]]
     types = [visible(span.type) for span in spans[: 1 if entity.kind == BOUNDARY else 2]]
     return f"{' → '.join(words)} ({' → '.join(types)})"
 

@@ -35,6 +35,14 @@ _WANTED: dict[str, tuple[str, ...]] = {
     "boundary": (BOUNDARY, BOTH),
     "type": (TYPE, BOTH),
 }
+_NAMES = {
+    "all": "texts",
+    "wrong": "texts with errors",
+    "missed": "texts with missed entities",
+    "spurious": "texts with spurious entities",
+    "boundary": "texts with wrong boundaries",
+    "type": "texts with wrong types",
+}
 
 
 def show_entities(
@@ -43,8 +51,9 @@ def show_entities(
     """Texts with their entities highlighted: a box is what was predicted, an underline is gold.
 
     Behind each stands its type and, where tags are known, a sign: ✓ right, ○ missed, ▲ spurious,
-    ↔ boundary, ✗ type, ⇎ both of these; an error says in words what gold has. Texts of more than
-    100 words are shown as excerpts about their entities, or about the errors asked for.
+    ↔ boundary, ✗ type, ✗↔ both of these; an error says in words what gold has. Texts of more than
+    100 words, or 200 Chinese characters, are shown as excerpts about their entities, or about the
+    errors asked for.
 
     Args:
         frame: columns id, tokens, predicted and, where known, tags and domain; tokens and tags are
@@ -69,8 +78,7 @@ def show_entities(
     wanted = [row for row in rows if only == "all" or row.kinds.intersection(kinds)]
     shown = choose(wanted, count, seed)
     hues = hues_of(span.type for row in rows for each in row.entities for span in each.spans)
-    what = {"all": "texts", "wrong": "texts with errors"}.get(only, f"texts with {only} errors")
-    title = f"{len(shown):,} of {len(wanted):,} {what}, {len(rows):,} texts in all"
+    title = f"{len(shown):,} of {len(wanted):,} {_NAMES[only]}, {len(rows):,} texts in all"
     return listing(
         [title, *_key(shown)],
         (

@@ -48,8 +48,10 @@ STYLE = (
     + entity_marks.STYLE
     + """
 pre { overflow-x: auto; font-size: .82rem; line-height: 1.45; margin: .4rem 0; }
-.even tr:last-child td { font-weight: 400; } .even td.same { font-weight: 650; }
-.kinds td:first-child { white-space: nowrap; } .kinds td:nth-child(2) { text-align: right; }
+.even tr:last-child td { font-weight: 400; }
+.kinds th, .kinds td:nth-child(-n+2) { white-space: nowrap; overflow-wrap: normal; }
+.kinds td:nth-child(2), .kinds th:nth-child(2) { text-align: right; }
+.kinds td:nth-child(3) { min-width: 9rem; overflow-wrap: normal; }
 """
 )
 
@@ -75,8 +77,8 @@ def warnings(oof: pd.DataFrame) -> Iterator[str]:
     micro = scores.strict.micro
     if scores.illegal_gold:
         yield (
-            f"{scores.illegal_gold:,} gold tags cannot stand where they stand, an I- that continues "
-            "nothing say: strictly read they are no entities. Mend the training file."
+            f"{scores.illegal_gold:,} gold tags cannot stand where they stand (an I- behind an O, "
+            "say): strictly read they are no entities. Mend the training file."
         )
     if not micro.gold:
         yield "There is no entity in the out-of-fold texts: no score says anything here."
@@ -118,7 +120,8 @@ def sections(run: Run, oof: pd.DataFrame) -> Iterator[str]:
     yield from _errors(oof)
     yield from _domains(oof)
     yield from _biases(run, scores)
-    yield f"<h2>Texts with errors</h2>\n{show_entities(oof, count=SHOWN, only='wrong', seed=0).page}"
+    texts = show_entities(oof, count=SHOWN, only="wrong", seed=0)
+    yield f"<h2>Texts with errors</h2>\n{texts.page}"
     yield muted("Drawn at random from the texts with an error. Long ones are excerpts about these.")
 
 
@@ -139,8 +142,8 @@ def _confusion(confusion: TypeConfusion) -> Iterator[str]:
     header = ["gold \\ predicted", *names, "missed", "wrong boundary"]
     yield f'<h2>Types</h2>\n<div class="wide even">{table(rows, header=header)}</div>'
     yield muted(
-        "A row a gold type, a column what was predicted in its place. Those of the right type count "
-        "there with any boundaries; how many of them have a wrong one, the last column says."
+        "A row a gold type, a column what was predicted in its place. Those of the right type "
+        "count there with any boundaries; the last column says how many of them have a wrong one."
     )
 
 
@@ -179,7 +182,8 @@ def _biases(run: Run, scores: EntityScores) -> Iterator[str]:
         [visible(name), f"{value:+g}" if value else "0", _told(value)]
         for name, value in bias.items()
     ]
-    yield f"<h2>How ready a type is named</h2>\n{table(rows, header=['type', 'o_bias', 'so a word is named'])}"
+    header = ["type", "o_bias", "so a word is named"]
+    yield f"<h2>How ready a type is named</h2>\n{table(rows, header=header)}"
     yield muted(
         "Chosen for each type by the out-of-fold texts, and used by inference unless it sets its "
         f"own. {_worth(worth, scores.strict.micro.f1)}"

@@ -73,9 +73,9 @@ class Choice:
     """Biases that are best by some texts.
 
     Attributes:
-        o_bias: of each type.
+        o_bias: of each type; all 0 where ``f1`` is not above what no bias reaches.
         f1: strict micro F1 of biases chosen fold by fold without the fold they are scored on: what
-            the choice is worth on texts that had no part in it. NaN for a single fold.
+            such a choice is worth on texts that had no part in it. NaN for a single fold.
     """
 
     o_bias: dict[str, float]
@@ -91,7 +91,8 @@ def choose_biases(
     constrained: bool,
 ) -> Choice:
     """For each type the bias with the best strict F1 of that type, all types having the same; of
-    equal ones the smallest.
+    equal ones the smallest. Few texts tell little: where such a choice does not help on the fold
+    that it leaves out, there is no bias.
 
     Args:
         probabilities: ``(words, labels)`` of each text.
@@ -106,7 +107,7 @@ def choose_biases(
         _counts(gold, _found(probabilities, labels, dict.fromkeys(types, bias), constrained), types)
         for bias in BIASES
     ]
-    counts = np.stack(tried)  # (biases, texts, types, 2)
+    counts = np.stack(tried)  # (biases, texts, types, 2); no bias first
 
     def best(texts: NDArray[np.bool_]) -> dict[str, float]:
         hits, total = np.moveaxis(counts[:, texts].sum(axis=1), -1, 0)
@@ -122,8 +123,9 @@ def choose_biases(
         some = [probabilities[row] for row in rows]
         named = _found(some, labels, best(folds != fold), constrained)
         worth += _counts([gold[row] for row in rows], named, types).sum(axis=(0, 1))
-    hits, total = worth.tolist()
-    return Choice(best(folds >= 0), 2 * hits / max(total, 1))
+    f1, plain = (2 * hits / max(total, 1) for hits, total in (worth, counts[0].sum(axis=(0, 1))))
+    chosen = best(folds >= 0) if f1 > plain else dict.fromkeys(types, 0.0)
+    return Choice(chosen, float(f1))
 
 
 def _found(

@@ -138,7 +138,8 @@ def write_texts(frame: pd.DataFrame, path: Path) -> None:
         text = frame.to_csv(index=False, lineterminator="\n", quoting=csv.QUOTE_ALL)
         temporary.write_text(text, encoding="utf-8", newline="")
         read = read_back(temporary) if len(frame) else []
-        pairs = zip_longest(frame.to_numpy().tolist(), read, fillvalue=[None])
+        none: list[str] = []
+        pairs = zip_longest(frame.to_numpy().tolist(), read, fillvalue=none)
         wrong = [(one or other)[0] for one, other in pairs if one != other]
         if wrong:
             raise SubmissionError(
