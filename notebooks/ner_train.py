@@ -104,8 +104,8 @@ from kernel_lib.text.tokenizer import build_tokenizer
 
 tokenizer = build_tokenizer(find_backbone(settings.backbone), keep_newlines=settings.keep_newlines)
 examples = task.encode(train, tokenizer)
-first = examples[0]
-print(list(zip(tokenizer.convert_ids_to_tokens(first.input_ids), first.words.tolist()))[:40])
+print(tokenizer.convert_ids_to_tokens(examples[0].input_ids[:40]))
+print("part of word", examples[0].words[:40].tolist())
 plot_token_lengths(examples, settings.max_length)
 
 # %% [markdown]

@@ -38,10 +38,11 @@ def test_the_reading_list_holds_every_module() -> None:
 
 
 def test_every_setting_it_names_exists() -> None:
+    from kernel_lib.tasks.entity_settings import EntityInferenceSettings
     from kernel_lib.tasks.registry import TASKS
     from kernel_lib.tasks.spelling_settings import SpellingInferenceSettings
 
-    known = SpellingInferenceSettings().to_dict()
+    known = SpellingInferenceSettings().to_dict() | EntityInferenceSettings().to_dict()
     for _, settings in TASKS.values():
         known |= settings().to_dict()
     for name in re.findall(r"`([a-z_]+)=", TEXT):
