@@ -12,9 +12,10 @@ from transformers import PreTrainedTokenizerBase
 
 from kernel_lib.errors import DataError
 from kernel_lib.metrics.tags import Scheme
-from kernel_lib.runtime.paths import find_folder, input_folders, input_root
+from kernel_lib.runtime.paths import find_folder
 from kernel_lib.tasks.base import Unseen
 from kernel_lib.tasks.entity_settings import EntityInferenceSettings, EntitySettings
+from kernel_lib.tasks.input_files import draw_rows, find_test, join_files, labels_of
 from kernel_lib.text.batches import IGNORE, Example
 from kernel_lib.text.folds import make_folds
 from kernel_lib.text.tables import listed
@@ -22,7 +23,6 @@ from kernel_lib.text.tagged import read_tagged
 from kernel_lib.text.words import NO_WORD, encode_words
 
 TEST_FILES = ("test.csv", "test.jsonl", "test.json", "test.conll")
-SAMPLE = "sample_submission.csv"
 
 
 def read_train_documents(settings: EntitySettings) -> pd.DataFrame:
@@ -37,10 +37,7 @@ def read_train_documents(settings: EntitySettings) -> pd.DataFrame:
         name=settings.dataset,
         what="training texts",
     )
-    frame = _read(folder, settings.train_files, settings, needs_tags=True)
-    if settings.max_rows and settings.max_rows < len(frame):
-        frame = frame.sample(settings.max_rows, random_state=settings.seed)
-    return frame.reset_index(drop=True)
+    return draw_rows(_read(folder, settings.train_files, settings, needs_tags=True), settings)
 
 
 def read_test_documents(inference: EntityInferenceSettings, settings: EntitySettings) -> Unseen:
@@ -49,23 +46,14 @@ def read_test_documents(inference: EntityInferenceSettings, settings: EntitySett
     Raises:
         DataError: as for :func:`read_train_documents`.
     """
-    files = inference.test_files or _test_file(inference.data_dir)
-    folder = find_folder(files, given=inference.data_dir, name=settings.dataset, what="test texts")
-    sample = folder / SAMPLE
-    return Unseen(
-        _read(folder, files, settings, needs_tags=False), sample if sample.is_file() else None
+    folder, files, sample = find_test(
+        inference.test_files,
+        TEST_FILES,
+        data_dir=inference.data_dir,
+        dataset=settings.dataset,
+        what="test texts",
     )
-
-
-def _test_file(data_dir: str) -> tuple[str, ...]:
-    folders = [Path(data_dir)] if data_dir else list(input_folders())
-    found = [name for name in TEST_FILES if any((f / name).is_file() for f in folders)]
-    if len(found) != 1:
-        raise DataError(
-            f"{data_dir or input_root()} holds {' and '.join(found) or 'no test file'}: one of "
-            f"{', '.join(TEST_FILES)} is looked for. Set test_files."
-        )
-    return (found[0],)
+    return Unseen(_read(folder, files, settings, needs_tags=False), sample)
 
 
 def _read(
@@ -73,9 +61,8 @@ def _read(
 ) -> pd.DataFrame:
     """All files below each other."""
     frames = []
-    stems = [Path(name).stem for name in files]
     scheme: Scheme = settings.scheme  # type: ignore[assignment]  # one of its choices
-    for name in files:
+    for name, label in zip(files, labels_of(files), strict=True):
         path = folder / name
         frame = read_tagged(
             path,
@@ -85,9 +72,6 @@ def _read(
             needs_tags=needs_tags,
             scheme=scheme,
         )
-        label = path.stem if stems.count(path.stem) == 1 else name
-        if len(files) > 1:
-            frame["id"] = f"{label}/" + frame["id"]
         if "domain" not in frame:
             frame["domain"] = label
         # A text without one has None, or NaN beside numbers.
@@ -97,10 +81,7 @@ def _read(
                 f"{path} has no column {settings.group_column!r}, the group_column of the folds."
             )
         frames.append(frame)
-    whole = pd.concat(frames, ignore_index=True)
-    if "tags" in whole and whole["tags"].isna().any():
-        whole = whole.drop(columns="tags")
-    return whole
+    return join_files(frames, files, "tags")
 
 
 def unknown_tags(frame: pd.DataFrame, labels: Sequence[str]) -> str:

@@ -28,6 +28,7 @@ from kernel_lib.model.pooling import make_pooling
 from kernel_lib.runtime.paths import find_folder
 from kernel_lib.tasks.base import PredictingTask, Unseen
 from kernel_lib.tasks.encoder import prepare_encoder
+from kernel_lib.tasks.input_files import draw_rows
 from kernel_lib.tasks.submission import make_submission, write_submission
 from kernel_lib.text.batches import Batch, Example, encode_texts
 from kernel_lib.text.folds import make_folds
@@ -98,8 +99,7 @@ class RegressionTask(PredictingTask):
             highest=s.target_max,
             source=path,
         )
-        if s.max_rows and s.max_rows < len(frame):
-            frame = frame.sample(s.max_rows, random_state=s.seed).reset_index(drop=True)
+        frame = draw_rows(frame, s)
         self._warn_about_empty_texts(frame, path)
         return frame
 

@@ -9,14 +9,14 @@ from typing import Any
 import pandas as pd
 
 from kernel_lib.errors import ArtifactError, DataError
-from kernel_lib.runtime.paths import find_folder, input_folders, input_root
+from kernel_lib.runtime.paths import find_folder
 from kernel_lib.tasks.base import Unseen
+from kernel_lib.tasks.input_files import draw_rows, find_test, join_files, labels_of
 from kernel_lib.tasks.spelling_settings import SpellingInferenceSettings, SpellingSettings
 from kernel_lib.text.confusion import ConfusionSet
 from kernel_lib.text.sentences import read_sentences, warn_if_traditional
 
 TEST_FILES = ("test.csv", "test.tsv", "test.jsonl", "test.txt")
-SAMPLE = "sample_submission.csv"
 COLUMNS = ("id", "source", "target", "domain")
 
 
@@ -32,10 +32,7 @@ def read_train_sentences(settings: SpellingSettings) -> pd.DataFrame:
         name=settings.dataset,
         what="training sentences",
     )
-    frame = _read(folder, settings.train_files, settings, needs_target=True)
-    if settings.max_rows and settings.max_rows < len(frame):
-        frame = frame.sample(settings.max_rows, random_state=settings.seed)
-    return frame.reset_index(drop=True)
+    return draw_rows(_read(folder, settings.train_files, settings, needs_target=True), settings)
 
 
 def read_confusion(settings: SpellingSettings) -> ConfusionSet | None:
@@ -71,24 +68,14 @@ def read_test_sentences(inference: SpellingInferenceSettings, settings: Spelling
     Raises:
         DataError: as for :func:`read_train_sentences`.
     """
-    files = inference.test_files or _test_file(inference.data_dir)
-    folder = find_folder(
-        files, given=inference.data_dir, name=settings.dataset, what="sentences to correct"
+    folder, files, sample = find_test(
+        inference.test_files,
+        TEST_FILES,
+        data_dir=inference.data_dir,
+        dataset=settings.dataset,
+        what="sentences to correct",
     )
-    frame = _read(folder, files, settings, needs_target=False)
-    sample = folder / SAMPLE
-    return Unseen(frame, sample if sample.is_file() else None)
-
-
-def _test_file(data_dir: str) -> tuple[str, ...]:
-    folders = [Path(data_dir)] if data_dir else list(input_folders())
-    found = [name for name in TEST_FILES if any((f / name).is_file() for f in folders)]
-    if len(found) != 1:
-        raise DataError(
-            f"{data_dir or input_root()} holds {' and '.join(found) or 'no test file'}: one of "
-            f"{', '.join(TEST_FILES)} is looked for. Set test_files."
-        )
-    return (found[0],)
+    return Unseen(_read(folder, files, settings, needs_target=False), sample)
 
 
 def _read(
@@ -96,8 +83,7 @@ def _read(
 ) -> pd.DataFrame:
     """All files below each other under the common column names."""
     frames = []
-    stems = [Path(name).stem for name in files]
-    for name in files:
+    for name, label in zip(files, labels_of(files), strict=True):
         path = folder / name
         frame = read_sentences(
             path,
@@ -118,9 +104,6 @@ def _read(
             if theirs in frame
         }
         columns = pd.DataFrame(found)
-        label = path.stem if stems.count(path.stem) == 1 else name
-        if len(files) > 1:
-            columns["id"] = f"{label}/" + columns["id"]
         if "domain" not in columns:
             columns["domain"] = label
         group = settings.group_column
@@ -131,7 +114,4 @@ def _read(
         for column in set(columns.columns) & {"source", "target"}:
             warn_if_traditional(columns[column], where=f"{path}, {column}")
         frames.append(columns)
-    whole = pd.concat(frames, ignore_index=True)
-    if "target" in whole and whole["target"].isna().any():
-        whole = whole.drop(columns="target")
-    return whole
+    return join_files(frames, files, "target")
