@@ -76,7 +76,7 @@ class EntityTask(PredictingTask):
     @property
     def kind(self) -> str:
         """The types of entities."""
-        return f"entities ({', '.join(self.labels)})"
+        return f"entities ({', '.join(self._labels)})"
 
     def read_train(self) -> pd.DataFrame:
         """The training texts: columns id, tokens, tags (lists), domain.
@@ -116,7 +116,7 @@ class EntityTask(PredictingTask):
 
     def resources(self) -> dict[str, Any]:
         """The labels."""
-        return {"labels": list(self.labels)}
+        return {"labels": list(self._labels)}
 
     def restore(self, record: dict[str, Any]) -> None:
         """Takes up the labels and the biases that were chosen.
