@@ -126,8 +126,16 @@ def test_the_fold_that_is_scored_has_no_part_in_its_choice() -> None:
     choice = choose_biases(probabilities, tags, np.array([0, 1]), LABELS, constrained=True)
     assert choice.f1 == 0.0  # with its own fold it would be 2/3
     assert choice.o_bias == {"LOC": 0.0, "PER": 0.0}  # so that nothing is chosen
-    choice = choose_biases(probabilities, tags, np.array([0, 0]), LABELS, constrained=True)
-    assert choice.o_bias == {"LOC": -1.5, "PER": 0.0} and np.isnan(choice.f1)
+
+
+def test_a_single_fold_chooses_nothing_since_nothing_could_check_it() -> None:
+    sure, doubtful = ([[1 - share, share, 0, 0, 0]] for share in (0.9, 0.25))
+    probabilities = [np.array(each, dtype=np.float32) for each in (sure, doubtful)] * 2
+    tags = [["B-LOC"], ["B-LOC"]] * 2  # a bias below 0 finds all of them
+    choice = choose_biases(probabilities, tags, np.zeros(4, int), LABELS, constrained=True)
+    assert choice.o_bias == {"LOC": 0.0, "PER": 0.0} and np.isnan(choice.f1)
+    choice = choose_biases(probabilities, tags, np.array([0, 0, 1, 1]), LABELS, constrained=True)
+    assert choice.o_bias == {"LOC": -1.5, "PER": 0.0} and choice.f1 == 1.0
 
 
 def test_nothing_to_name_is_no_reason_for_a_bias() -> None:

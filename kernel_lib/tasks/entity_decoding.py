@@ -73,7 +73,7 @@ class Choice:
     """Biases that are best by some texts.
 
     Attributes:
-        o_bias: of each type; all 0 where ``f1`` is not above what no bias reaches.
+        o_bias: of each type; all 0 where ``f1`` is not above what no bias reaches, or not known.
         f1: strict micro F1 of biases chosen fold by fold without the fold they are scored on: what
             such a choice is worth on texts that had no part in it. NaN for a single fold.
     """
@@ -92,7 +92,7 @@ def choose_biases(
 ) -> Choice:
     """For each type the bias with the best strict F1 of that type, all types having the same; of
     equal ones the smallest. Few texts tell little: where such a choice does not help on the fold
-    that it leaves out, there is no bias.
+    that it leaves out, or there is one fold only to judge by, there is no bias.
 
     Args:
         probabilities: ``(words, labels)`` of each text.
@@ -116,7 +116,7 @@ def choose_biases(
 
     groups = np.unique(folds)
     if len(groups) < 2:
-        return Choice(best(folds >= 0), np.nan)
+        return Choice(dict.fromkeys(types, 0.0), np.nan)
     worth = np.zeros(2, dtype=np.int64)
     for fold in groups:
         rows = np.flatnonzero(folds == fold).tolist()
