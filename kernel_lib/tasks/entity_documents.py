@@ -20,7 +20,7 @@ from kernel_lib.text.batches import IGNORE, Example
 from kernel_lib.text.folds import make_folds
 from kernel_lib.text.tables import listed
 from kernel_lib.text.tagged import read_tagged
-from kernel_lib.text.words import NO_WORD, encode_words
+from kernel_lib.text.words import NO_WORD, encode_word_lists
 
 TEST_FILES = ("test.csv", "test.jsonl", "test.json", "test.conll")
 
@@ -138,21 +138,21 @@ def encode_documents(
     """
     numbers = {label: number for number, label in enumerate(labels)}
     tags = frame["tags"] if "tags" in frame else [None] * len(frame)
+    texts = encode_word_lists(
+        tokenizer,
+        frame["tokens"].tolist(),
+        max_length=settings.max_length,
+        overlap=settings.window_overlap,
+        special_tokens=settings.special_tokens,
+    )
     examples = []
-    rows = zip(frame["id"], frame["tokens"], tags, frame["domain"], strict=True)
-    for row, (row_id, tokens, given, domain) in enumerate(rows):
+    rows = zip(frame["id"], frame["tokens"], tags, frame["domain"], texts, strict=True)
+    for row, (row_id, tokens, given, domain, windows) in enumerate(rows):
         origin = {"tokens": tokens, "tags": given, "domain": domain}
         wanted = (
             None
             if given is None
             else np.array([numbers.get(tag, IGNORE) for tag in given], dtype=np.int32)
-        )
-        windows = encode_words(
-            tokenizer,
-            tokens,
-            max_length=settings.max_length,
-            overlap=settings.window_overlap,
-            special_tokens=settings.special_tokens,
         )
         for window in windows:
             ids, words = window.input_ids, window.words
