@@ -234,7 +234,7 @@ def test_a_run_of_an_earlier_release_is_read_without_what_is_no_setting_any_more
 def test_inference_settings_hold_only_what_a_run_does_not_tell() -> None:
     names = {field.name for field in dataclasses.fields(InferenceSettings)}
     assert names == {
-        *("runs", "data_dir", "submission"),
+        *("runs", "blend", "data_dir", "submission"),
         *("eval_batch_tokens", "precision", "time_budget_seconds"),
         *("attention", "devices"),
     }

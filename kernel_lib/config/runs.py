@@ -72,6 +72,8 @@ class TrainingSettings(Settings):
     ``stock`` is that of transformers. ``auto`` is ``fast`` on a CPU, and ``stock`` on a GPU, where
     it is not measured yet; ``triton`` is a kernel for GPUs of compute capability 8.0 and up, which
     has not run on one yet. Other families have one attention only."""
+    mixout_probability: float = setting(0.0, at_least=0, below=1)
+    """Share of the encoder's weights that each forward pass takes from the pretrained ones."""
     gradient_checkpointing: bool = setting(False, changes_result=False)
     """A third more time for far less memory."""
     freeze_embeddings: bool | None = setting(None)
@@ -94,9 +96,21 @@ class TrainingSettings(Settings):
     """Rate of the backbone's top layer."""
     layer_decay: float = setting(0.9, above=0, at_most=1)
     """Each layer's rate is the one above times this; 1: one rate for the whole backbone."""
+    rate_group_factor: float = setting(1.0, at_least=1)
+    """Instead of ``layer_decay``: three groups of layers, the middle one at ``learning_rate``, the
+    lowest at this part of it, the highest at as many times it. 1: ``layer_decay``."""
     head_learning_rate: float = setting(5e-5, above=0)
     """Rate of pooling and head."""
+    head_only_ratio: float = setting(0.0, at_least=0, below=1)
+    """Share of all optimizer updates, from the first, in which the encoder stands still."""
+    unfreeze_ratio: float = setting(0.0, at_least=0, below=1)
+    """Share of all optimizer updates over which the layers begin to learn, from the top down; 0:
+    all learn from the start."""
+    optimizer: str = setting("adamw", choices=("adamw", "madgrad", "adam8bit"))
+    """``madgrad`` and ``adam8bit`` need the packages madgrad and bitsandbytes."""
     weight_decay: float = setting(0.01, at_least=0)
+    pretrained_weight_decay: float = setting(0.0, at_least=0)
+    """As ``weight_decay``, but of the encoder's weights towards the pretrained ones."""
     adam_epsilon: float = setting(1e-6, above=0)
     schedule: str = setting("cosine", choices=("cosine", "linear", "constant"))
     warmup_ratio: float = setting(0.1, at_least=0, below=1)
@@ -105,6 +119,20 @@ class TrainingSettings(Settings):
     fgm_epsilon: float = setting(0.2, at_least=0)
     """Length of FGM's step on the batch's word embeddings; 0: no FGM. The reference notebook sets
     0.2 and uses 1.0, unscaled and so without effect; with effect, 1.0 learns far more slowly."""
+    awp: str = setting("off", choices=("off", "two_pass", "no_extra_pass"))
+    """Adversarial weight perturbation: ``two_pass`` attacks with the batch's own gradient,
+    ``no_extra_pass`` with the optimizer's running mean of those before, at no cost."""
+    awp_learning_rate: float = setting(1e-4, above=0)
+    """Length of the step on each weight tensor, as a share of the tensor's norm."""
+    awp_epsilon: float = setting(1e-2, above=0)
+    """Most that a weight moves, as a share of its size."""
+    awp_start_epoch: float = setting(1.0, at_least=0)
+    """Epochs without AWP before the first one with it."""
+    averaging: str = setting("none", choices=("none", "ema", "swa"))
+    """Evaluate and keep a running mean of the weights: exponential, or equal over the last ones."""
+    ema_decay: float = setting(0.999, above=0, below=1)
+    swa_start: float = setting(0.75, at_least=0, below=1)
+    """Share of all optimizer updates after which SWA begins to average."""
     precision: str = setting("auto", choices=("auto", "float32", "bf16", "fp16"))
     evals_per_epoch: int = setting(1, at_least=1)
     keep: str = setting("last", choices=("last", "best"))
@@ -164,6 +192,9 @@ class InferenceSettings(Settings):
     """Run folders; empty: every folder with a ``run.json`` under the inputs."""
     data_dir: str = setting("")
     """Folder of the competition's files; empty: look under the inputs."""
+    blend: str = setting("")
+    """``blend.json`` with the weights of the runs; empty: one under the inputs, or else the mean
+    over runs."""
     submission: str = setting("submission.csv")
     """The file to write, relative to the working directory."""
     time_budget_seconds: float = setting(8.5 * 3600, above=0)

@@ -51,6 +51,21 @@ class RegressionSettings(TrainingSettings):
     target_max: float = setting(5.0)
     """Predictions are clipped to this range; targets outside it are an error."""
     loss: str = setting("smooth_l1", choices=("smooth_l1", "mse", "mcrmse", "elementwise_l1"))
+    target_weights: tuple[float, ...] = setting(())
+    """Of each target in the loss, in the order of ``target_columns``; empty: all alike."""
+    rank_loss_weight: float = setting(0.0, at_least=0)
+    """Of a loss by the order of a batch's texts, added to ``loss``."""
+    head_dropout: float | None = setting(None, at_least=0, below=1)
+    """Before the last layer; None: ``dropout``."""
+    multi_sample_dropout: int = setting(1, at_least=1)
+    """With so many masks of ``head_dropout`` at once, their losses averaged."""
+    inference_max_length: int = setting(0, at_least=0)
+    """Longest sequence in evaluation and inference; 0: ``max_length``."""
+    pseudo_labels: str = setting("")
+    """Folder or file with soft labels of further texts (``make soft``): trained on instead of the
+    true rows."""
+    init_from: str = setting("", changes_result=False)
+    """A run with the same folds: each fold begins with the weights of that fold there."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
