@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from kernel_lib.artifacts import WEIGHTS, Run, load_weights
+from kernel_lib.config import digest
 from kernel_lib.errors import ArtifactError, SettingsError
 from kernel_lib.metrics.tag_faults import illegal_tags
 from kernel_lib.metrics.tags import read_spans
@@ -84,7 +85,7 @@ class Plain:
             one = {"first": pieces[0], "last": pieces[-1], "mean": pieces.mean(0)}
             scores.append(weight @ one[settings.subtoken] + bias)
         if settings.decoder == "crf" and words:
-            shares = self.marginals(np.stack(scores), begins=0 in words)
+            shares = self.marginals(np.stack(scores), begins=window.start == 0)
         else:
             shares = [np.exp(s - s.max()) / np.exp(s - s.max()).sum() for s in scores]
         return dict(zip(words, shares, strict=True))
@@ -183,9 +184,10 @@ def test_tags_spans_and_words_say_the_same(name_entities, entity_material, tmp_p
         assert by_id[one["document"]][int(one["token"])] == one["label"]
 
 
-def test_words_without_a_token_keep_their_places(name_entities, entity_runs) -> None:
-    """The others are what they are without them."""
-    run = entity_runs[0]
+@pytest.mark.parametrize("number", [0, 1], ids=["softmax", "crf"])
+def test_words_without_a_token_keep_their_places(name_entities, entity_runs, number: int) -> None:
+    """The others are what they are without them: a CRF's text begins with its first token."""
+    run = entity_runs[number]
     task, tokenizer = restore_task(run.record), load_tokenizer(run.folder / "tokenizer")
     hidden = [w for w in ("\u200b", " ", "", "\ufeff") if not tokenizer.tokenize(w)]
     assert len(hidden) > 2
@@ -342,8 +344,11 @@ def test_tags_that_training_never_saw_end_no_prediction(
 def test_runs_of_other_labels_are_not_averaged_nor_weights_of_others_taken(
     name_entities, entity_runs, tmp_path: Path
 ) -> None:
-    labels = entity_runs[0].record["resources"]["labels"]
-    fewer = {"resources": {"labels": labels[:-2]}, "o_bias": {}}
+    record = entity_runs[0].record
+    labels = record["resources"]["labels"]
+    few = {"labels": labels[:-2]}
+    identity = {**record["identity"], "resources": digest(few)}
+    fewer = {"resources": few, "o_bias": {}, "identity": identity}
     other = altered(entity_runs[0], tmp_path / "other", run_id="f" * 16, **fewer)
     with pytest.raises(
         ArtifactError, match=r"entities \(O, .*another entities.*cannot be averaged"
@@ -352,6 +357,10 @@ def test_runs_of_other_labels_are_not_averaged_nor_weights_of_others_taken(
     damaged = altered(entity_runs[0], tmp_path / "damaged", **fewer)
     with pytest.raises(ArtifactError, match=r"(?s)safetensors does not fit the model.*head"):
         name_entities(runs=(damaged,))
+    renamed = {"labels": [label.replace("LOC", "LAND") for label in labels]}  # of the same number
+    edited = altered(entity_runs[0], tmp_path / "edited", resources=renamed, o_bias={})
+    with pytest.raises(ArtifactError, match=r"B-LAND.* are not those that the weights were"):
+        name_entities(runs=(edited,))
     wrong = altered(entity_runs[0], tmp_path / "wrong", o_bias={"NOBODY": 1.0})
     with pytest.raises(ArtifactError, match=r"wrong/run\.json: the o_bias in it is damaged"):
         name_entities(runs=(wrong,))

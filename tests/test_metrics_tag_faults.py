@@ -1,4 +1,4 @@
-"""Tags that cannot stand: found, named with their place; and the guess of a scheme."""
+"""Tags that cannot stand: found, named with their place."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import random
 import pytest
 
 from kernel_lib.errors import DataError, SettingsError
-from kernel_lib.metrics.tag_faults import check_tags, guess_scheme, illegal_tags, is_legal
+from kernel_lib.metrics.tag_faults import check_tags, illegal_tags, is_legal
 from kernel_lib.metrics.tags import Scheme, convert_tags, read_spans
 from tests.test_metrics_tags import SCHEMES, random_tags
 
@@ -23,6 +23,9 @@ FAULTS = [
     ("E-P B-P I-L", "BIOES", [0, 2]),
     ("S-P I-P", "BIOES", [1]),
     ("", "BIOES", []),
+    ("B-P I-P L-P U-L O", "BILOU", []),
+    ("B-P O B-P B-P L-P I-P", "BILOU", [0, 2, 5]),
+    ("S-P O E-P", "BILOU", [0, 2]),
 ]
 
 
@@ -61,32 +64,29 @@ def test_the_error_names_sentence_position_tag_and_cure() -> None:
     with pytest.raises(DataError) as caught:
         check_tags([["O"], ["O", "I-P"]], ids=["a7", "b9"])
     assert str(caught.value) == (
-        "1 tag cannot stand in BIO: sentence b9, position 1, tag 'I-P': behind O, where it "
+        "1 tag cannot stand in BIO: sentence b9, word 2, tag 'I-P': behind O, where it "
         "continues nothing. All of them can in IOB1: read them as such."
     )
-    with pytest.raises(DataError, match="sentence 0, position 0, tag 'I-P': at the beginning"):
+    with pytest.raises(DataError, match="sentence 0, word 1, tag 'I-P': at the beginning"):
         check_tags([["I-P", "O", "B-P"]])
     with pytest.raises(DataError, match=r"tag 'B-P': no I-P or E-P follows\. All .* can in BIO"):
         check_tags([["B-P"]], scheme="BIOES")
-    with pytest.raises(DataError, match=r"9 tags .*position 4, .*; 4 more\. Mend the file"):
+    with pytest.raises(DataError, match=r"no I-P or L-P follows\. All .* can in BIO"):
+        check_tags([["B-P"]], scheme="BILOU")
+    with pytest.raises(DataError, match=r"no tag of BIO\. All of them can in BILOU"):
+        check_tags([["B-P", "L-P"]])
+    with pytest.raises(DataError, match=r"9 tags .*word 5, .*; 4 more\. Write O, or one of B-"):
         check_tags([["I-P", "O"] * 8 + ["Q"]])
+    with pytest.raises(
+        DataError, match=r"Mend the file: kernel_lib\.metrics\.tags\.convert_tags\("
+    ):
+        check_tags([["I-P", "O", "B-P"]])
 
 
 def test_types_that_there_are_not_are_refused() -> None:
     check_tags([["B-P", "I-P", "O"]], types=["P", "L"])
-    with pytest.raises(DataError, match=r"position 2, tag 'B-Q': its type is none of L, P\. Mend"):
+    with pytest.raises(DataError, match=r"word 3, tag 'B-Q': its type is none of L, P\. Mend"):
         check_tags([["B-P", "I-P", "B-Q"]], types=["P", "L"])
-
-
-def test_the_scheme_of_a_corpus_is_guessed() -> None:
-    bio, other = ["O", "B-P", "I-P", "B-P", "O", "B-L"], ["O", "B-L", "O"]
-    for scheme in SCHEMES:
-        tags = [convert_tags(each, from_scheme="BIO", to_scheme=scheme) for each in (other, bio)]
-        assert guess_scheme(tags) == scheme
-    assert guess_scheme([]) == guess_scheme([["O"], []]) == "BIO"
-    assert guess_scheme([bio, bio, ["I-P"]]) == "BIO"  # one slip does not make it another scheme
-    with pytest.raises(DataError, match="'U-P' is no tag of BIOES"):
-        guess_scheme([bio, ["U-P"]])
 
 
 def test_one_tag_behind_another() -> None:

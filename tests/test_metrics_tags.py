@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from typing import Literal
+from typing import get_args
 
 import pytest
 
@@ -20,7 +20,8 @@ from kernel_lib.metrics.tags import (
     write_tags,
 )
 
-SCHEMES: tuple[Literal["BIO", "IOB1", "BIOES"], ...] = ("BIO", "IOB1", "BIOES")
+SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
+BILOU_AS_BIOES = str.maketrans("LU", "ES")
 
 
 def random_tags(generator: random.Random, scheme: Scheme, types: str = "PLT") -> list[str]:
@@ -31,6 +32,8 @@ def random_tags(generator: random.Random, scheme: Scheme, types: str = "PLT") ->
 
 def slow_spans(tags: list[str], scheme: Scheme, strict: bool) -> list[Span]:
     """The definitions, tried on each pair of places."""
+    if scheme == "BILOU":
+        tags, scheme = [tag[0].translate(BILOU_AS_BIOES) + tag[1:] for tag in tags], "BIOES"
     parts = [(tag[0], tag[2:]) for tag in tags]
 
     def opens(i: int) -> bool:
@@ -146,10 +149,11 @@ ONE_SENTENCE = {
     "BIO": "O B-P I-P B-P B-L I-L I-L O B-L",
     "IOB1": "O I-P I-P B-P I-L I-L I-L O I-L",
     "BIOES": "O B-P E-P S-P B-L I-L E-L O S-L",
+    "BILOU": "O B-P L-P U-P B-L I-L L-L O U-L",
 }
 
 
-def test_one_sentence_in_the_three_schemes() -> None:
+def test_one_sentence_in_the_four_schemes() -> None:
     for one, tags in ONE_SENTENCE.items():
         for other, expected in ONE_SENTENCE.items():
             converted = convert_tags(tags.split(), from_scheme=one, to_scheme=other)
@@ -170,11 +174,11 @@ def test_what_cannot_be_written_is_refused() -> None:
             write_tags([span], 5)
 
 
-@pytest.mark.parametrize("tag", ["X-P", "B", "B-", "-P", "", "b-P", "BI-P", "P", "E-P", 3, None])
-def test_a_tag_of_no_scheme_is_refused_with_its_position(tag: str) -> None:
-    with pytest.raises(
-        DataError, match=r"position 2: .* is no tag of BIO\. Write O, or one of B-,"
-    ):
+@pytest.mark.parametrize(
+    "tag", ["X-P", "B", "B-", "B- ", "-P", "", "b-P", "BI-P", "P", "E-P", 3, None]
+)
+def test_a_tag_of_no_scheme_is_refused_with_its_number(tag: str) -> None:
+    with pytest.raises(DataError, match=r"tag 3: .* is no tag of BIO\. Write O, or one of B-,"):
         read_spans(["O", "B-P", tag], scheme="BIO", strict=False)
 
 
@@ -191,6 +195,7 @@ def test_an_unknown_scheme_is_refused() -> None:
 def test_label_names_do_not_depend_on_the_order_of_the_types() -> None:
     assert label_names(["b", "a", "b"]) == ["O", "B-a", "I-a", "B-b", "I-b"]
     assert label_names({"x"}, scheme="BIOES") == ["O", "B-x", "I-x", "E-x", "S-x"]
+    assert label_names({"x"}, scheme="BILOU") == ["O", "B-x", "I-x", "L-x", "U-x"]
     assert label_names(iter("ba")) == label_names("ab")
     assert all(len(label_names("ab", scheme=s)) == 1 + 2 * len(PREFIXES[s]) for s in SCHEMES)
 

@@ -443,6 +443,19 @@ def test_where_answers_did_not_keep_it_their_length_is_free(judged, train: str) 
     assert judged_pair(judged, "她", "两", "三", train=train) == {}
 
 
+WORDS = "id,source,target\nx,Anna left,B-PER O\ny,so it is,O O O\n"
+
+
+def test_tags_are_as_many_as_words_where_they_always_were(judged) -> None:
+    assert judged_pair(judged, "O O", "O O", "", train=WORDS) == {}
+    problems = judged_pair(judged, "O", "O O O", "", train=WORDS)
+    assert problems == {
+        "as many words in target as in source": "target of a has 1 words, its source 2, "
+        "target of b has 3 words, its source 2"
+    }
+    assert judged_pair(judged, "O", "O", "", train=WORDS + "z,one,O O\n") == {}
+
+
 def test_a_test_that_holds_the_answers_is_judged_by_its_texts(judged) -> None:
     test = "id,source,target\na,我在家里,我再家里\nb,你好,\nc,,x\n"
     assert judged_pair(judged, "我再家里", "您好", "", test=test) == {}

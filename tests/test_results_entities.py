@@ -39,7 +39,7 @@ def make_run(folder: Path, damage: dict[str, Any] | None = None) -> Run:
         write_csv(part[first], path / OOF)
         manifest = {"run_id": "r", "fold": fold, "sha256": {OOF: sha256(path / OOF)}}
         (path / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
-    return Run(folder, {"run_id": "r"})
+    return Run(folder, {"run_id": "r", "settings": {}})
 
 
 def test_entities_are_counted_by_domain() -> None:
@@ -63,7 +63,7 @@ def test_out_of_fold_tags_are_read_back_as_lists(tmp_path: Path) -> None:
 
 def test_a_run_without_a_finished_fold_has_none(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="has no finished fold yet"):
-        read_tagged_oof(Run(tmp_path, {}))
+        read_tagged_oof(Run(tmp_path, {"settings": {}}))
 
 
 @pytest.mark.parametrize("damage", [{"tags": "B"}, {"tokens": "7"}, {"predicted": '"O"'}])
@@ -110,6 +110,11 @@ def test_what_inference_wrote_becomes_tags(monkeypatch: pytest.MonkeyPatch, tmp_
     assert frame["predicted"].tolist() == tagged_frame()["predicted"].tolist()
     with pytest.raises(ArtifactError, match=r"no line for text t6: .* Predict again"):
         predicted_by(monkeypatch, tmp_path, test, lines[:-1])
+    lines[0]["tags"] = ["I-LOC", "O", "O", "O", "O"]  # of the decoder argmax
+    orphan = predicted_by(monkeypatch, tmp_path, test, lines)
+    assert orphan["predicted"][0] == ["I-LOC", "O", "O", "O", "O"]
+    assert "cannot stand in BIO: 1 predicted" in scores_text(orphan)
+    del lines[0]["tags"]
     one = predicted_by(monkeypatch, tmp_path, test.head(1), lines)  # lists stay lists
     assert one["predicted"].tolist() == [["O"] * 5]
 

@@ -138,6 +138,7 @@ def test_character_spans_and_a_folder_of_texts(read, tmp_path) -> None:
     [
         ("IOB1", "I-A I-A O I-A B-A I-B", "B-A I-A O B-A B-A B-B"),
         ("BIOES", "B-A E-A O S-A S-A S-B", "B-A I-A O B-A B-A B-B"),
+        ("BILOU", "B-A L-A O U-A U-A U-B", "B-A I-A O B-A B-A B-B"),
         ("BIO", "B-A I-A O B-A B-A B-B", "B-A I-A O B-A B-A B-B"),
     ],
 )
@@ -148,28 +149,30 @@ def test_schemes_become_bio(read, scheme: str, tags: str, bio: str) -> None:
 
 @pytest.mark.parametrize("needs_tags", [True, False])
 @pytest.mark.parametrize(
-    ("scheme", "tags", "position", "tag"),
+    ("scheme", "tags", "word", "tag"),
     [
-        ("BIO", "O I-A", 1, "I-A"),
-        ("BIO", "B-A I-B", 1, "I-B"),
-        ("BIO", "I-A O", 0, "I-A"),
-        ("BIO", "O X-A", 1, "X-A"),
-        ("BIO", "O E-A", 1, "E-A"),
-        ("BIO", "O B-", 1, "B-"),
-        ("BIO", "O o", 1, "o"),
-        ("IOB1", "O B-A", 1, "B-A"),
-        ("BIOES", "B-A O", 0, "B-A"),
+        ("BIO", "O I-A", 2, "I-A"),
+        ("BIO", "B-A I-B", 2, "I-B"),
+        ("BIO", "I-A O", 1, "I-A"),
+        ("BIO", "O X-A", 2, "X-A"),
+        ("BIO", "O E-A", 2, "E-A"),
+        ("BIO", "O B-", 2, "B-"),
+        ("BIO", "O o", 2, "o"),
+        ("IOB1", "O B-A", 2, "B-A"),
+        ("BIOES", "B-A O", 1, "B-A"),
+        ("BILOU", "B-A O", 1, "B-A"),
+        ("BILOU", "O S-A", 2, "S-A"),
     ],
 )
-def test_illegal_tags_are_named_with_text_place_and_position(
-    read, scheme: str, tags: str, position: int, tag: str, needs_tags: bool
+def test_illegal_tags_are_named_with_text_place_and_word(
+    read, scheme: str, tags: str, word: int, tag: str, needs_tags: bool
 ) -> None:
     content = text() if scheme == "BIO" else text(tags=["O"])
     content += text("bad", ["x", "y"], tags.split())
     with pytest.raises(DataError) as caught:
         read(content, scheme=scheme, needs_tags=needs_tags)
     assert "train.jsonl: 1 tag" in str(caught.value)
-    assert f"sentence bad (line 2), position {position}, tag {tag!r}" in str(caught.value)
+    assert f"sentence bad (line 2), word {word}, tag {tag!r}" in str(caught.value)
 
 
 def test_iob1_read_as_bio_is_told_of_and_an_unknown_scheme_refused(read) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -284,3 +286,38 @@ def test_all_runs_decide_as_the_best_one_unless_the_notebook_says_otherwise() ->
     assert tags(best.replace(o_bias=0.0)) == ["O"]
     leader = restore_task({**record, "o_bias": {"X": 1.5, "Y": -1}})
     assert tags(best.replace(o_bias=-1.0)) == ["B-X"]
+
+
+def test_a_share_of_one_token_rows_asks_the_others_whether_outputs_are_by_token(
+    make_entity_case,
+) -> None:
+    """One of several processes may get nothing but texts of a single token, and the others not:
+    all must send arrays of one shape."""
+    trainer = make_entity_case(special_tokens=False).trainer()
+    evaluator, model = trainer.evaluator, trainer.model
+    evaluator.valid = [
+        dataclasses.replace(
+            example,
+            input_ids=example.input_ids[:1],
+            words=np.zeros(1, np.int32),
+            target=example.target[:1],
+        )
+        for example in evaluator.valid[:3]
+    ]
+    alone = evaluator.predict(model)
+    asked: list[bool] = []
+    sent: list[np.ndarray] = []
+
+    def ask(flag: bool) -> bool:
+        asked.append(flag)
+        return len(asked) == 2  # nobody is late, and another process has longer texts
+
+    def gather(values: np.ndarray, count: int) -> np.ndarray:
+        sent.append(values)
+        return values
+
+    world = SimpleNamespace(size=2, share=lambda rows: rows, any=ask, gather_shares=gather)
+    evaluator.machine = dataclasses.replace(evaluator.machine, world=world)
+    together = evaluator.predict(model)
+    assert asked == [False, False] and sent[0].shape == (3, 1, len(evaluator.task.labels))
+    np.testing.assert_array_equal(together, alone)

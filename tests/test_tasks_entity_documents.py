@@ -75,7 +75,12 @@ def test_several_files_of_any_format_keep_their_ids_apart(data: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("scheme", "tags"), [("IOB1", "I-PER O I-PER B-PER"), ("BIOES", "S-PER O S-PER S-PER")]
+    ("scheme", "tags"),
+    [
+        ("IOB1", "I-PER O I-PER B-PER"),
+        ("BIOES", "S-PER O S-PER S-PER"),
+        ("BILOU", "U-PER O U-PER U-PER"),
+    ],
 )
 def test_other_schemes_become_bio_in_training_and_test(tmp_path, scheme: str, tags: str) -> None:
     for name in ("train.jsonl", "test.jsonl"):
@@ -91,8 +96,8 @@ def test_other_schemes_become_bio_in_training_and_test(tmp_path, scheme: str, ta
     [
         ([row("Anna", "B-PER O")], r"a \(line 1\) has 1 words and 2 tags \(no word for tag 2, 'O'"),
         ([row("Anna moved", "B-PER")], r"no tag for word 2, 'moved'"),
-        ([row(tags="X-PER O")], r"position 0, tag 'X-PER': no tag of BIO"),
-        ([row(tags="O I-PER")], r"position 1, tag 'I-PER': behind O, where it continues nothing"),
+        ([row(tags="X-PER O")], r"word 1, tag 'X-PER': no tag of BIO"),
+        ([row(tags="O I-PER")], r"word 2, tag 'I-PER': behind O, where it continues nothing"),
         ([row(), row()], r"an id comes more than once: a \(line 1, line 2\)"),
         ([{"id": "a", "tokens": ["Anna"]}], "has no column 'tags'"),
         ([row(tags="O O")], r"no text of train\.jsonl has an entity"),
@@ -209,14 +214,14 @@ def test_targets_stand_at_first_tokens_whatever_words_have_none(tokenizer, speci
     tags = ["O", "B-PER", "I-PER", "I-PER", "O", "O", "B-LOC"]
     (one,) = encoded(tokenizer, [tokens], [tags], max_length=64, special_tokens=special)
     first = np.flatnonzero(first_places(one.words))
-    assert one.words[first].tolist() == [1, 3, 5, 6]
+    assert one.words[first].tolist() == [0, 2, 4, 5]  # from the first that has a token
     assert one.target[first].tolist() == [3, 4, 0, 1]
     others = np.delete(one.target, first)
     assert (others == IGNORE).all() and len(others) > 4
     assert (one.words[0] == -1) == (one.input_ids[0] == tokenizer.cls_token_id) == special
     text = "".join(tokenizer.convert_ids_to_tokens(one.input_ids[one.words >= 0]))
     assert text.replace("▁", "") == "AnnaLindqvistinRiverton"
-    assert one.origin == {"tokens": tokens, "tags": tags, "domain": "d", "stop": 7}
+    assert one.origin == {"tokens": tokens, "tags": tags, "domain": "d", "stop": 7, "lead": 1}
     assert one.target.dtype == one.input_ids.dtype == one.words.dtype == np.int32
 
 

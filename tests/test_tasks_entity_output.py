@@ -138,6 +138,7 @@ def test_every_entity_is_told_with_the_mean_probability_of_its_words_tags(tmp_pa
     _, lines = write(tmp_path)
     assert [line["id"] for line in lines] == IDS
     assert [line["tokens"] for line in lines] == TOKENS
+    assert not any("tags" in line for line in lines)  # the entities tell them all
     assert lines[0]["entities"] == [
         {"type": "PER", "start": 0, "end": 2, "words": ["Anna", "Weber"], "probability": 0.55},
         {"type": "LOC", "start": 3, "end": 5, "words": ["Port", "Ellis"], "probability": 0.85},
@@ -181,5 +182,6 @@ def test_illegal_tags_are_handed_in_as_they_are_but_are_no_entities(tmp_path: Pa
     rows, lines = write(tmp_path, **made)
     assert rows[1] == ["a", "I-PER B-LOC"]
     assert [entity["type"] for entity in lines[0]["entities"]] == ["LOC"]
+    assert lines[0]["tags"] == ["I-PER", "B-LOC"]  # which the entities do not tell
     assert len(write(tmp_path, "words", **made)[0]) == 3
     assert len(write(tmp_path, "spans", **made)[0]) == 2

@@ -1,40 +1,30 @@
-"""Tags that cannot stand where they stand: which, where and why; and what scheme a corpus is in."""
+"""Tags that cannot stand where they stand: which, where and why."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from functools import lru_cache
 from typing import NamedTuple, get_args
 
 from kernel_lib.errors import DataError
-from kernel_lib.metrics.tags import Scheme, check_scheme, split_tag, split_tags
+from kernel_lib.metrics.tags import (
+    CLOSED,
+    Scheme,
+    check_scheme,
+    how_to_write,
+    split_tag,
+    split_tags,
+)
 
 SHOWN = 5  # how many places an error message names
 
 
 class IllegalTag(NamedTuple):
-    """A tag that cannot stand where it stands."""
+    """A tag that cannot stand where it stands; positions count from 0."""
 
     position: int
     tag: str
     why: str
-
-
-def guess_scheme(sequences: Iterable[Sequence[str]]) -> Scheme:
-    """The scheme of a corpus: BIOES if a tag has an E- or S-, else the one with fewer faults.
-
-    Raises:
-        DataError: a tag fits no scheme.
-    """
-    corpus = [tuple(tags) for tags in sequences]
-    parts = [part for tags in corpus for part in split_tags(tags, "BIOES")]
-    if any(prefix in "ES" for prefix, _ in parts):
-        return "BIOES"
-    faults = {
-        scheme: sum(len(illegal_tags(tags, scheme=scheme)) for tags in corpus)
-        for scheme in ("BIO", "IOB1")
-    }
-    return "IOB1" if faults["IOB1"] < faults["BIO"] else "BIO"
 
 
 def illegal_tags(tags: Sequence[str], *, scheme: Scheme = "BIO") -> list[IllegalTag]:
@@ -75,7 +65,7 @@ def check_tags(
         types: the types there may be; None for any.
 
     Raises:
-        DataError: at the first faults, with sentence, position, tag and cause.
+        DataError: at the first faults, with sentence, word (the first one is 1), tag and cause.
         SettingsError: the scheme is unknown.
     """
     found: list[str] = []
@@ -84,7 +74,7 @@ def check_tags(
         if types is not None:
             illegal += _of_other_types(tags, scheme, types)
         name = number if ids is None else ids[number]
-        found += [f"sentence {name}, position {i}, tag {tag!r}: {why}" for i, tag, why in illegal]
+        found += [f"sentence {name}, word {i + 1}, tag {tag!r}: {why}" for i, tag, why in illegal]
     if found:
         more = f"; {len(found) - SHOWN:,} more" if len(found) > SHOWN else ""
         raise DataError(
@@ -117,8 +107,8 @@ def _fault(before: str | None, tag: str | None, scheme: Scheme) -> tuple[int, st
         return 0, f"{behind}, where only I-{type} opens an entity"
     if prefix in "IE":
         return None if goes_on else (0, f"{behind}, where it continues nothing")
-    if scheme == "BIOES" and old_prefix in "BI":
-        return -1, f"no I-{old_type} or E-{old_type} follows"
+    if scheme in CLOSED and old_prefix in "BI":
+        return -1, f"no I-{old_type} or {CLOSED[scheme][0]}-{old_type} follows"
     return None
 
 
@@ -142,7 +132,12 @@ def _cure(sequences: Sequence[Sequence[str]], scheme: Scheme, types: Collection[
             for tags in sequences
         ):
             return f"All of them can in {other}: read them as such."
+    if any(not isinstance(tag, str) or not split_tag(tag, scheme) for t in sequences for tag in t):
+        return how_to_write(scheme)
+    if types is not None:
+        return "Mend the file."
     return (
-        "Mend the file. Known tags in an illegal order are read leniently, and so mended, by "
-        "convert_tags to the same scheme."
+        "Mend the file: kernel_lib.metrics.tags.convert_tags(tags, from_scheme="
+        f"{scheme!r}, to_scheme={scheme!r}) reads such tags as conlleval does, where one that "
+        "continues nothing opens an entity, and writes them right."
     )

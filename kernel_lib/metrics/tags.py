@@ -1,4 +1,4 @@
-"""From tags to entities and back, in the three ways of writing them.
+"""From tags to entities and back, in the four ways of writing them.
 
 ======  ====================================================================================
 scheme  what opens an entity, and what ends it
@@ -7,6 +7,7 @@ BIO     B-X opens, I-X continues; also called IOB2
 IOB1    I-X opens and continues; B-X opens only directly behind another entity of type X
         (CoNLL-2003 comes so)
 BIOES   B-X opens, I-X continues, E-X ends; S-X is an entity of one token; also called IOBES
+BILOU   the same with L- for E- and U- for S- (spaCy)
 ======  ====================================================================================
 
 What stands before the first hyphen is the prefix, all behind it the type: ``B-creative-work``.
@@ -20,8 +21,9 @@ from typing import Literal, NamedTuple, get_args
 
 from kernel_lib.errors import DataError, SettingsError
 
-Scheme = Literal["BIO", "IOB1", "BIOES"]
-PREFIXES = {"BIO": "BI", "IOB1": "BI", "BIOES": "BIES"}
+Scheme = Literal["BIO", "IOB1", "BIOES", "BILOU"]
+PREFIXES = {"BIO": "BI", "IOB1": "BI", "BIOES": "BIES", "BILOU": "BILU"}
+CLOSED = {"BIOES": "ES", "BILOU": "LU"}  # schemes that mark an entity's end, and one of one token
 
 
 class Span(NamedTuple):
@@ -43,8 +45,8 @@ def read_spans(tags: Sequence[str], *, scheme: Scheme = "BIO", strict: bool) -> 
         strict: False reads as conlleval does: an entity opens wherever a tag cannot continue the
             one before, whatever its prefix, and ends before the next that opens or an O. True
             lets only what the scheme allows open and close. BIO: only B-; an I- that continues
-            nothing is dropped. BIOES: S-, or B- I* E- of one type; what is not closed is dropped.
-            IOB1: a B- not behind a tag of its type is dropped.
+            nothing is dropped. BIOES: S-, or B- I* E- of one type; what is not closed is dropped,
+            in BILOU too. IOB1: a B- not behind a tag of its type is dropped.
 
     Raises:
         DataError: a tag is none of the scheme's.
@@ -57,7 +59,7 @@ def read_spans(tags: Sequence[str], *, scheme: Scheme = "BIO", strict: bool) -> 
     parts = split_tags(tags, scheme)
     if not strict:
         return _read_leniently(parts)
-    return _read_closed(parts) if scheme == "BIOES" else _read_opened(parts, scheme)
+    return _read_closed(parts) if scheme in CLOSED else _read_opened(parts, scheme)
 
 
 def write_tags(spans: Iterable[Span], length: int, *, scheme: Scheme = "BIO") -> list[str]:
@@ -83,8 +85,8 @@ def write_tags(spans: Iterable[Span], length: int, *, scheme: Scheme = "BIO") ->
         touching = (before.type, before.end) == (span.type, span.start)
         if scheme != "IOB1" or touching:
             inside[0] = f"B-{span.type}"
-        if scheme == "BIOES":
-            inside[-1] = f"{'E' if len(inside) > 1 else 'S'}-{span.type}"
+        if scheme in CLOSED:
+            inside[-1] = f"{CLOSED[scheme][len(inside) == 1]}-{span.type}"
         tags[span.start : span.end] = inside
         before = span
     return tags
@@ -111,38 +113,44 @@ def label_names(types: Iterable[str], *, scheme: Scheme = "BIO") -> list[str]:
 
 
 def check_scheme(scheme: str) -> None:
-    """Raises a SettingsError for a scheme that is none of the three."""
+    """Raises a SettingsError for a scheme that is none of the four."""
     if scheme not in get_args(Scheme):
         known = ", ".join(map(repr, get_args(Scheme)))
         raise SettingsError(f"scheme is {scheme!r}; choose one of {known}.")
 
 
+def how_to_write(scheme: Scheme) -> str:
+    """What a tag looks like, for messages."""
+    prefixes = ", ".join(f"{prefix}-" for prefix in PREFIXES[scheme])
+    return f"Write O, or one of {prefixes} and a type behind it, as in 'B-PERSON'."
+
+
 @lru_cache(maxsize=8192)
 def split_tag(tag: str, scheme: Scheme) -> tuple[str, str] | None:
-    """Prefix and type, ``("O", "")`` for O; None for what is no tag of the scheme."""
+    """Prefix and type, ``("O", "")`` for O; None for what is no tag of the scheme. BILOU's
+    prefixes are given as BIOES's."""
     if tag == "O":
         return "O", ""
     prefix, _, type = tag.partition("-")
-    return (prefix, type) if type and prefix and prefix in tuple(PREFIXES[scheme]) else None
+    if not type.strip() or prefix not in tuple(PREFIXES[scheme]):
+        return None
+    own = CLOSED.get(scheme, "")
+    return CLOSED["BIOES"][own.index(prefix)] if prefix in tuple(own) else prefix, type
 
 
 def split_tags(tags: Sequence[str], scheme: Scheme) -> list[tuple[str, str]]:
     """Prefix and type of each tag.
 
     Raises:
-        DataError: one is no tag of the scheme; the message has its position.
+        DataError: one is no tag of the scheme; the message says which one, from 1.
         SettingsError: the scheme is unknown.
     """
     check_scheme(scheme)
     parts = []
-    for position, tag in enumerate(tags):
+    for number, tag in enumerate(tags, start=1):
         part = split_tag(tag, scheme) if isinstance(tag, str) else None
         if part is None:
-            prefixes = ", ".join(f"{prefix}-" for prefix in PREFIXES[scheme])
-            raise DataError(
-                f"position {position}: {tag!r} is no tag of {scheme}. Write O, or one of "
-                f"{prefixes} and a type behind it, as in 'B-PERSON'."
-            )
+            raise DataError(f"tag {number}: {tag!r} is no tag of {scheme}. {how_to_write(scheme)}")
         parts.append(part)
     return parts
 

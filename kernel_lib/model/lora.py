@@ -113,7 +113,8 @@ def add_lora(
     """Freezes the encoder and lets some of its linear layers learn a product beside.
 
     Args:
-        backbone: changed in place. Its embeddings are frozen too, rows of new tokens among them.
+        backbone: changed in place. Its embeddings are frozen too, rows of new tokens among them:
+            they stay the copies that ``backbone.fit_embeddings`` made.
         rank: of the products, 1 or more.
         alpha: over ``rank`` the factor of the products.
         dropout: on what goes into A.

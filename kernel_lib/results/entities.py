@@ -100,8 +100,9 @@ def read_predicted(settings: EntityInferenceSettings) -> pd.DataFrame:
         )
     predicted = []
     for row_id, tokens in zip(test["id"], test["tokens"], strict=True):
-        found = [Span(e["type"], e["start"], e["end"]) for e in rows[row_id]["entities"]]
-        predicted.append(write_tags(found, len(tokens)))
+        row = rows[row_id]
+        found = [Span(e["type"], e["start"], e["end"]) for e in row["entities"]]
+        predicted.append(row["tags"] if "tags" in row else write_tags(found, len(tokens)))
     return test.assign(predicted=_lists(predicted, test))
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from kernel_lib.config import InferenceSettings
+from kernel_lib.config import InferenceSettings, digest
 from kernel_lib.errors import ArtifactError, DataError
 from kernel_lib.metrics.entities import entity_scores, micro_f1_standard_error
 from kernel_lib.metrics.tags import label_names
@@ -122,12 +122,19 @@ class EntityTask(PredictingTask):
         """Takes up the labels and the biases that were chosen.
 
         Raises:
-            ArtifactError: they are damaged.
+            ArtifactError: they are damaged, or not those that the weights were trained with.
         """
         resources, bias = record.get("resources"), record.get("o_bias", {})
         labels: Any = resources.get("labels") if isinstance(resources, dict) else None
         if not are_labels(labels):
             raise ArtifactError("the labels in it are damaged. Copy it again.")
+        identity = record.get("identity")
+        trained = identity.get("resources") if isinstance(identity, dict) else None
+        if trained is not None and trained != digest(resources):
+            raise ArtifactError(
+                f"the labels in it ({', '.join(labels)}) are not those that the weights were "
+                "trained with: it was edited, or is another run's. Copy it again."
+            )
         if not are_biases(bias, types_of(labels)):
             raise ArtifactError("the o_bias in it is damaged. Copy it again.")
         self._labels, self._o_bias = tuple(labels), dict(bias)

@@ -130,6 +130,10 @@ def encode_documents(
 ) -> list[Example]:
     """The windows of each text, in the frame's order; targets at words' first tokens.
 
+    A model takes word 0 for the text's beginning, and that word may have no token, as a blank has
+    none. So ``Example.words`` counts from the first word with one; ``origin["lead"]`` is how many
+    come before.
+
     Args:
         frame: columns id, tokens, domain and, where they are known, tags.
         tokenizer: of the run.
@@ -149,6 +153,8 @@ def encode_documents(
     rows = zip(frame["id"], frame["tokens"], tags, frame["domain"], texts, strict=True)
     for row, (row_id, tokens, given, domain, windows) in enumerate(rows):
         origin = {"tokens": tokens, "tags": given, "domain": domain}
+        there = windows[0].words[windows[0].words >= 0]
+        lead = int(there[0]) if len(there) else 0
         wanted = (
             None
             if given is None
@@ -163,10 +169,14 @@ def encode_documents(
                     f"{row_id}@{window.start}" if window.start else row_id,
                     ids,
                     None if wanted is None else _targets(words, wanted),
-                    words=words,
+                    words=np.where(words >= 0, words - lead, words),
                     row=row,
                     start=window.start,
-                    origin={**({} if window.start else origin), "stop": window.stop},
+                    origin={
+                        **({} if window.start else origin),
+                        "stop": window.stop,
+                        "lead": lead,
+                    },
                 )
             )
     return examples

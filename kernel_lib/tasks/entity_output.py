@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from kernel_lib.errors import SubmissionError
-from kernel_lib.metrics.tags import Span, read_spans
+from kernel_lib.metrics.tags import Span, read_spans, write_tags
 from kernel_lib.runtime.files import write_text
 from kernel_lib.tasks.base import Unseen
 from kernel_lib.tasks.entity_settings import EntityInferenceSettings, EntitySettings
@@ -64,7 +64,7 @@ def write_entities(
         numbered = [(str(number), *row) for number, row in enumerate(words)]
         frame = _table(numbered, ("row_id", "document", "token", "label"), unseen.sample)
     write_texts(frame, Path(inference.submission))
-    lines = _lines(ids, tokens, spans, probabilities, list(labels))
+    lines = _lines(ids, tokens, tags, spans, probabilities, list(labels))
     write_text(Path(inference.entities), "".join(lines))
 
 
@@ -99,12 +99,15 @@ def _table(
 def _lines(
     ids: Sequence[str],
     tokens: Sequence[Sequence[str]],
+    tags: Sequence[Sequence[str]],
     spans: Sequence[Sequence[Span]],
     probabilities: Sequence[NDArray[np.float32]],
     labels: list[str],
 ) -> Iterator[str]:
-    """A JSON object a text; an entity's probability is the mean of its words' tags'."""
-    for row_id, words, found, shares in zip(ids, tokens, spans, probabilities, strict=True):
+    """A JSON object a text; an entity's probability is the mean of its words' tags'. Tags that the
+    entities do not tell, as an I- that continues nothing, stand there as they are."""
+    columns = (ids, tokens, tags, spans, probabilities)
+    for row_id, words, said, found, shares in zip(*columns, strict=True):
         entities = [
             {
                 "type": span.type,
@@ -115,7 +118,10 @@ def _lines(
             }
             for span in found
         ]
-        yield json.dumps({"id": row_id, "tokens": words, "entities": entities}, ensure_ascii=False)
+        line = {"id": row_id, "tokens": words, "entities": entities}
+        if write_tags(found, len(words)) != list(said):
+            line["tags"] = list(said)
+        yield json.dumps(line, ensure_ascii=False)
         yield "\n"
 
 

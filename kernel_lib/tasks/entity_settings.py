@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from kernel_lib.config import InferenceSettings, TrainingSettings, setting
 from kernel_lib.errors import SettingsError
 
-SCHEMES = ("BIO", "IOB1", "BIOES")
+SCHEMES = ("BIO", "IOB1", "BIOES", "BILOU")
 SUBTOKENS = ("first", "last", "mean")
 DECODERS = ("argmax", "viterbi", "crf")
 FORMS = ("tags", "spans", "words")
@@ -45,7 +45,8 @@ class EntitySettings(TrainingSettings):
 
     # LoRA
     lora_rank: int = setting(0, at_least=0)
-    """0: all weights are trained."""
+    """0: all weights are trained. With LoRA the embeddings are not: with ``keep_newlines`` a line
+    break then reads as a full stop does, whose row it was given."""
     lora_alpha: float = setting(16.0, above=0)
     """Over the rank: the factor of what is learnt."""
     lora_dropout: float = setting(0.0, at_least=0, below=1)
@@ -73,6 +74,11 @@ class EntitySettings(TrainingSettings):
             raise SettingsError(
                 "with lora_rank the encoder stays as it was pretrained, and only the matrices of "
                 "LoRA learn in all of its layers: set neither reinit_layers nor freeze_layers."
+            )
+        if self.lora_rank and self.mixout_probability:
+            raise SettingsError(
+                f"mixout_probability={self.mixout_probability} mixes weights that train with the "
+                "pretrained ones, and with lora_rank none of them trains: set one of the two to 0."
             )
 
 

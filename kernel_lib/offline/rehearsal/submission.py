@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -169,30 +169,46 @@ def _check_lengths(
     texts: pd.DataFrame | None,
 ) -> Iterable[Check]:
     """Where every answer in train is as long as its text, of whatever length that is, an answer of
-    another length has shifted its characters."""
+    another length has shifted its characters; or, where it is a tag for each word, its words."""
     if texts is None or train is None:
         return
     for text, name in itertools.product(texts.columns, values):
-        if not _keeps_length(train, text, name):
+        unit = next((unit for unit in UNITS if _keeps_length(train, text, name, unit)), None)
+        if unit is None:
             continue
+        count, cure = UNITS[unit]
         pairs = zip(found[first], found[name], texts[text], strict=True)
         wrong = [
-            f"{name} of {row_id} has {len(answer)} characters, its {text} {len(given)}"
+            f"{name} of {row_id} has {count(answer)} {unit}, its {text} {count(given)}"
             for row_id, answer, given in pairs
-            if isinstance(given, str) and len(answer) != len(given)
+            if isinstance(given, str) and count(answer) != count(given)
         ]
-        yield Check(
-            f"as many characters in {name} as in {text}",
-            shown(wrong),
-            "keep what cannot be read as it is: unknown characters, blanks, line breaks",
-        )
+        yield Check(f"as many {unit} in {name} as in {text}", shown(wrong), cure)
 
 
-def _keeps_length(train: pd.DataFrame, text: str, answer: str) -> bool:
+def _count_words(text: str) -> int:
+    return len(text.split())
+
+
+# What an answer has as many of as its text, and what to do where it has not.
+UNITS: dict[str, tuple[Callable[[str], int], str]] = {
+    "characters": (
+        len,
+        "keep what cannot be read as it is: unknown characters, blanks, line breaks",
+    ),
+    "words": (
+        _count_words,
+        "give each word its tag, also one that the tokenizer makes nothing of or that was cut off",
+    ),
+}
+
+
+def _keeps_length(train: pd.DataFrame, text: str, answer: str, unit: str) -> bool:
     if text not in train or answer not in train:
         return False
-    lengths = train[text].str.len()
-    return bool((lengths == train[answer].str.len()).all() and lengths.nunique() > 1)
+    count, _ = UNITS[unit]
+    lengths = train[text].map(count)
+    return bool((lengths == train[answer].map(count)).all() and lengths.nunique() > 1)
 
 
 def _are_numbers(sample: pd.Series, train: pd.DataFrame | None, name: str) -> bool:
