@@ -96,7 +96,7 @@ def unbroken(material, tmp_path_factory: pytest.TempPathFactory) -> Unbroken:
 
 
 def files_of(folder: Path) -> dict[str, Any]:
-    """Every file by name: its bytes, or what JSON says but for the seconds."""
+    """Every file by name: its bytes, or what JSON says but for seconds and memory."""
     content: dict[str, Any] = {}
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         name = str(path.relative_to(folder))
@@ -112,7 +112,8 @@ def files_of(folder: Path) -> dict[str, Any]:
 
 def without_seconds(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: without_seconds(part) for key, part in value.items() if key != "seconds"}
+        drop = ("seconds", "peak_memory_bytes")
+        return {key: without_seconds(part) for key, part in value.items() if key not in drop}
     return [without_seconds(part) for part in value] if isinstance(value, list) else value
 
 

@@ -175,7 +175,7 @@ def test_texts_without_any_entity_have_a_report() -> None:
         ({"tags": "B"}, "Expecting value"),
         ({"tags": '"O"'}, "a cell of tags is no list"),
         ({"tokens": '["a"]'}, "has 1 tokens and 5 predicted"),
-        ({"predicted": '["X", "O", "O", "O", "O"]'}, "position 0: 'X' is no tag of BIO"),
+        ({"predicted": '["X", "O", "O", "O", "O"]'}, "tag 1: 'X' is no tag of BIO"),
         ({"predicted": "[1]"}, "not a list of texts"),
     ],
 )

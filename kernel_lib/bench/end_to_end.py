@@ -9,12 +9,13 @@ import torch
 from kernel_lib.bench.essays import Job
 from kernel_lib.bench.hf_trainer import TrainerRunner
 from kernel_lib.bench.kit import KitRunner
-from kernel_lib.bench.meters import PeakMemory, batch_flops
+from kernel_lib.bench.meters import batch_flops
 from kernel_lib.bench.reference import ReferenceRunner
 from kernel_lib.bench.runner import Runner, largest, representative
 from kernel_lib.bench.settings import BenchSettings
 from kernel_lib.bench.ways import KIT, REFERENCE, TRAINER, Way
 from kernel_lib.runtime.device import keep_freed_memory
+from kernel_lib.runtime.peak_memory import PeakMemory
 
 RUNNERS: dict[str, type[Runner]] = {
     KIT: KitRunner,

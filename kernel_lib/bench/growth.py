@@ -9,11 +9,12 @@ import numpy as np
 import torch
 
 from kernel_lib.bench.essays import Job, fb3_lengths, made_up
-from kernel_lib.bench.meters import PeakMemory, timed
+from kernel_lib.bench.meters import timed
 from kernel_lib.bench.models import build_model
 from kernel_lib.bench.settings import BenchSettings, Shape
 from kernel_lib.bench.ways import STOCK
 from kernel_lib.runtime.device import Precision, keep_freed_memory
+from kernel_lib.runtime.peak_memory import PeakMemory
 from kernel_lib.training.prediction import predict
 
 TINY = Shape(hidden=32, heads=2, layers=1, vocabulary=1000, buckets=16)

@@ -1,11 +1,9 @@
-"""Time, memory and arithmetic: what is measured, and what it is held against."""
+"""Time and arithmetic: what is measured, and what it is held against."""
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,34 +28,6 @@ def wait_for(device: torch.device) -> None:
     """Returns when nothing is under way on a GPU; at once on a CPU."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-
-
-class PeakMemory:
-    """The most memory that was in use at once since this was made: the process's, or the GPU's.
-
-    In a process's life it never falls, so what needs less comes first.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._before = 0 if device.type == "cuda" else _status("VmRSS")
-
-    def grown_bytes(self) -> int | None:
-        """The peak so far beyond what was in use at the beginning; None where it is not known."""
-        if self._device.type == "cuda":
-            return int(torch.cuda.max_memory_allocated(self._device))
-        peak = _status("VmHWM")
-        return None if peak is None or self._before is None else peak - self._before
-
-
-def _status(name: str) -> int | None:
-    """A figure of this process in bytes, as Linux gives it."""
-    try:
-        text = Path("/proc/self/status").read_text(encoding="utf-8")
-    except OSError:
-        return None
-    found = re.search(rf"^{name}:\s+(\d+) kB$", text, re.MULTILINE)
-    return 1024 * int(found.group(1)) if found else None
 
 
 def matrix_rate(precision: str, device: torch.device, repeats: int) -> float:

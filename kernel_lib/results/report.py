@@ -24,6 +24,7 @@ from kernel_lib.results.report_page import begin_page, escaped, figure, muted, t
 from kernel_lib.runtime.clock import format_seconds
 from kernel_lib.runtime.files import write_text
 from kernel_lib.tasks.registry import settings_class
+from kernel_lib.training.cost import costs_text
 from kernel_lib.training.record import score_table
 
 REPORT = "report.html"
@@ -131,8 +132,11 @@ def _headline(record: dict[str, Any], title: str) -> Iterator[str]:
         "rows scored": f"{pooled['rows']:,} of {record['rows']:,}",
         "folds finished": f"{finished} of {finished + len(_missing_folds(record))}",
         "time in all": format_seconds(pooled["seconds"]),
-        "backbone": Path(record["settings"]["backbone"]).name,
     }
+    if backbone := record["settings"].get("backbone"):
+        facts["backbone"] = Path(backbone).name
+    if cost := costs_text(entry.get("cost") for entry in record["folds"]):
+        facts["training took"] = cost
     yield f'<div class="muted">{escaped(record["task"])}, run {escaped(record["run_id"])}</div>'
     error = f"± {pooled['standard_error']:.4f} <small>standard error</small>"
     yield f"<h1>{escaped(title)} {error}</h1>"
