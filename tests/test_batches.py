@@ -15,6 +15,7 @@ from kernel_lib.text.batches import (
     by_window,
     collate,
     collate_to,
+    cut_texts,
     encode_texts,
     prefetched,
     split_tokens,
@@ -66,6 +67,40 @@ def test_texts_are_encoded_in_order_over_many_chunks(material) -> None:
     encoded = encode_texts(tokenizer, texts, max_length=32)
     assert all(row.dtype == np.int32 for row in encoded)  # half the memory; a vocabulary fits
     assert [row.tolist() for row in encoded] == [tokenizer(text)["input_ids"] for text in texts]
+
+
+TEXTS = [
+    "",
+    "\n",
+    "One line.",
+    "A first paragraph of some words.\n\nA second one,\r\nwith a line break.\n" * 4,
+    "\n".join(f"line {number}" for number in range(60)),
+    "naïve “quotes” 纠错 ½ e\u0301 " * 12,
+]
+
+
+@pytest.mark.parametrize("keep_newlines", [True, False])
+@pytest.mark.parametrize("length", [8, 9, 16, 31, 64])
+def test_a_text_that_is_cut_is_as_it_would_have_been_encoded_at_that_length(
+    material, length: int, keep_newlines: bool
+) -> None:
+    from kernel_lib.text.tokenizer import build_tokenizer
+
+    tokenizer = build_tokenizer(material.backbone, keep_newlines=keep_newlines)
+    whole = [
+        Example(str(row), ids, np.ones(2, np.float32), row=row)
+        for row, ids in enumerate(encode_texts(tokenizer, TEXTS, max_length=256))
+    ]
+    expected = encode_texts(tokenizer, TEXTS, max_length=length)
+    found = cut_texts(whole, length)
+    assert [e.input_ids.tolist() for e in found] == [ids.tolist() for ids in expected]
+    assert all(e.input_ids.dtype == np.int32 for e in found)
+    assert [(e.id, e.row, e.target is w.target) for e, w in zip(found, whole, strict=True)] == [
+        (w.id, w.row, True) for w in whole
+    ]
+    short = [len(e.input_ids) <= length for e in whole]
+    assert any(short) and not all(short)
+    assert [e is w for e, w in zip(found, whole, strict=True)] == short
 
 
 def tensors(batch: Batch) -> list[torch.Tensor]:

@@ -13,13 +13,16 @@ from kernel_lib.runtime.device import Precision
 from kernel_lib.text.batches import Batch, Example, collate
 
 
-def make_model(material, pooling: str = "mean", dropout: float = 0.0) -> PooledModel:
+def make_model(
+    material, pooling: str = "mean", dropout: float = 0.0, samples: int = 1
+) -> PooledModel:
     torch.manual_seed(0)
     return PooledModel(
         load_backbone(material.backbone, dropout=dropout),
         make_pooling(pooling, hidden=32, layers=2, available_layers=2),
         num_outputs=6,
         dropout=dropout,
+        dropout_samples=samples,
     ).eval()
 
 
@@ -121,3 +124,33 @@ def test_the_bias_starts_at_zero_and_the_weights_as_the_backbones(material) -> N
 def test_parameters_bear_the_three_names_that_files_and_rates_go_by(material) -> None:
     names = {name.split(".")[0] for name in make_model(material, "attention").state_dict()}
     assert names == {"backbone", "pooling", "head"}
+
+
+def test_dropout_samples_are_the_same_vectors_under_masks_of_their_own(material) -> None:
+    model, batch = make_model(material, dropout=0.5, samples=4).train(), make_batch(20, 9, 30)
+    model.backbone.eval()
+    seen: list[torch.Tensor] = []
+    model.dropout.register_forward_hook(lambda _, given, output: seen.extend([*given, output]))
+    outputs = run(model, batch)
+    given, dropped = seen
+    assert outputs.shape == (4, 3, 6) and outputs.dtype == torch.float32
+    assert all(torch.equal(sample, given[0]) for sample in given)
+    masks = dropped != 0
+    assert torch.equal(dropped, torch.where(masks, given / 0.5, 0))
+    flat = masks.flatten(0, 1)
+    assert len(torch.unique(flat, dim=0)) == len(flat) == 12
+    expected = torch.stack([model.head(vectors) for vectors in dropped])
+    assert torch.allclose(outputs, expected, atol=1e-6)
+
+
+def test_one_dropout_sample_changes_nothing_and_many_only_training(material) -> None:
+    batch = make_batch(20, 9)
+    outputs = []
+    for samples in (1, 5):
+        model = make_model(material, dropout=0.3, samples=samples)
+        outputs.append(run(model, batch))
+        assert outputs[-1].shape == (2, 6)
+    assert torch.equal(*outputs)
+    before = torch.get_rng_state()
+    run(model, batch)
+    assert torch.equal(torch.get_rng_state(), before)

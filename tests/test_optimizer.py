@@ -19,8 +19,8 @@ from kernel_lib.training.optimizer import (
     make_optimizer,
     make_schedule,
     parameter_groups,
-    schedule_factor,
 )
+from kernel_lib.training.rates import schedule_factor
 from kernel_lib.training.task import Machine
 
 
@@ -241,3 +241,58 @@ def test_each_group_follows_the_schedule_from_its_own_rate(make_case) -> None:
     optimizer.step()
     schedule.step()
     assert [g["lr"] for g in optimizer.param_groups] == pytest.approx([0.75 * r for r in start])
+
+
+def test_late_groups_stand_still_until_their_turn_bit_for_bit(make_case) -> None:
+    case = make_case(
+        head_only_ratio=0.2, unfreeze_ratio=0.4, batch_size=2, warmup_ratio=0.0, weight_decay=0.3,
+        pretrained_weight_decay=0.3, fgm_epsilon=0.0,
+    )  # fmt: skip
+    trainer = case.trainer()
+    total = sum(trainer.order.counts)
+    names = {id(p): name for name, p in trainer.model.named_parameters()}
+    first_moved: dict[str, int] = {}
+    for update in range(total):
+        before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
+        trainer.updater.update([np.array([update, update + 1])], None)
+        for group in trainer.groups:
+            for parameter in group["params"]:
+                if not torch.equal(parameter, before[names[id(parameter)]]):
+                    first_moved.setdefault(group["name"], update)
+    assert first_moved == {
+        **dict.fromkeys(("pooling and head", "pooling and head, vectors"), 0),
+        **dict.fromkeys(("layer 1", "layer 1, vectors"), round(0.2 * total)),
+        **dict.fromkeys(("layer 0", "layer 0, vectors"), round(0.4 * total)),
+        "embeddings and shared": round(0.6 * total),
+        "embeddings and shared, vectors": round(0.6 * total),
+    }
+
+
+def test_the_table_says_when_groups_begin_and_the_rate_that_each_reaches(make_case) -> None:
+    case = make_case(head_only_ratio=0.2, unfreeze_ratio=0.4, warmup_ratio=0.1)
+    groups = parameter_groups(case.trainer().model, case.task.settings)
+    lines = groups_table(groups).splitlines()
+    assert lines[0].endswith("begins")
+    begins = {line[:32].strip(): line.split()[-1] for line in lines[1:]}
+    assert begins["embeddings and shared"] == "60.0%" and begins["pooling and head"] == "0.0%"
+    optimizer = make_optimizer(groups, case.task.settings)
+    schedule = make_schedule(optimizer, total_updates=50, settings=case.task.settings)
+    reached = [0.0] * len(groups)
+    for _ in range(50):
+        reached = [max(a, g["lr"]) for a, g in zip(reached, optimizer.param_groups, strict=True)]
+        optimizer.step()
+        schedule.step()
+    in_table = [float(line.split()[-3]) for line in lines[1:]]
+    assert reached == pytest.approx(in_table, rel=1e-2)
+    plain = parameter_groups(make_case().trainer().model, make_case().task.settings)
+    assert "begins" not in groups_table(plain)
+
+
+def test_rates_in_three_groups_reach_the_optimizer(make_case) -> None:
+    case = make_case(learning_rate=1e-3, rate_group_factor=2.0, head_learning_rate=7e-3)
+    model = case.trainer().model
+    rates = rates_by_name(model, parameter_groups(model, case.task.settings))
+    assert rates["backbone.encoder.layer.1.output.dense.weight"] == [1e-3]
+    assert rates["backbone.encoder.layer.0.output.dense.weight"] == [5e-4]
+    assert rates["backbone.encoder.rel_embeddings.weight"] == [5e-4]
+    assert rates["head.weight"] == [7e-3]

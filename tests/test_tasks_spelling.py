@@ -87,10 +87,10 @@ def test_noise_is_another_in_each_epoch_and_row_and_reaches_the_model(make_spell
     trainer.train()
     assert min(seen) > 0.2  # of all places, padding and errors included
     updater, state = trainer.updater, trainer.state.progress
-    first = [updater._seen(row).input_ids.tolist() for row in range(4)]
-    assert first == [updater._seen(row).input_ids.tolist() for row in range(4)]
+    first = [updater.shares.seen(row).input_ids.tolist() for row in range(4)]
+    assert first == [updater.shares.seen(row).input_ids.tolist() for row in range(4)]
     state.epoch += 1
-    assert first != [updater._seen(row).input_ids.tolist() for row in range(4)]
+    assert first != [updater.shares.seen(row).input_ids.tolist() for row in range(4)]
     assert (np.array([mask in case.examples[row].input_ids for row in range(4)]) == 0).all()
 
 

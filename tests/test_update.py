@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from kernel_lib.errors import TrainingError
-from kernel_lib.training import loop, update
+from kernel_lib.training import loop, shares
 from kernel_lib.training.update import MAX_SKIPPED_IN_A_ROW, step_if_finite
 
 
@@ -297,7 +297,7 @@ def test_the_next_batches_are_made_before_the_wait(
     make_fused, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trainer = make_fused("float32")
-    collate_to, made, events = update.collate_to, [], []
+    collate_to, made, events = shares.collate_to, [], []
 
     def noting(examples, pad_id, device):
         made.append([example.id for example in examples])
@@ -310,7 +310,7 @@ def test_the_next_batches_are_made_before_the_wait(
                 events.append("waited")
             return super().__torch_function__(func, types, args, kwargs)
 
-    monkeypatch.setattr(update, "collate_to", noting)
+    monkeypatch.setattr(shares, "collate_to", noting)
     groups = [[rows(0, 1), rows(2)], [rows(3)], [rows(4, 5)]]
     with Waits([]):
         for group, following in zip(groups, [*groups[1:], []], strict=True):

@@ -183,7 +183,7 @@ def _subject_of_run(settings: BenchSettings) -> Subject:
     ids = pd.read_csv(folder / OOF, dtype=str, keep_default_na=False).iloc[:, 0]
     valid = frame[frame[ids.name].isin(set(ids))].head(settings.run_rows)
     tokenizer = load_tokenizer(run.folder / TOKENIZER)
-    examples = task.encode(valid, tokenizer)
+    examples = task.cut(task.encode(valid, tokenizer), training=False)
     model = task.empty_model(folder)
     load_weights(model, folder / WEIGHTS)
 

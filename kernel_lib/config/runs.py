@@ -49,6 +49,10 @@ class TrainingSettings(Settings):
     n_folds: int = setting(4, at_least=2)
     folds: tuple[int, ...] = setting((), changes_result=False)
     """Which folds to train here; empty: all."""
+    full_data: bool = setting(False, changes_result=False)
+    """After the folds one more model, of all rows, for inference only. Its number is ``n_folds``
+    (``folds`` may name it, to train it alone); it has no score, keeps its last weights, and counts
+    as one more fold in the mean over folds."""
     fold_scheme: str = setting(
         "multilabel", choices=("multilabel", "plain", "stratified", "grouped")
     )
@@ -104,17 +108,20 @@ class TrainingSettings(Settings):
     head_only_ratio: float = setting(0.0, at_least=0, below=1)
     """Share of all optimizer updates, from the first, in which the encoder stands still."""
     unfreeze_ratio: float = setting(0.0, at_least=0, below=1)
-    """Share of all optimizer updates over which the layers begin to learn, from the top down; 0:
-    all learn from the start."""
+    """Share of all optimizer updates, after ``head_only_ratio``, over which the layers begin to
+    learn, from the top down; 0: all at once."""
     optimizer: str = setting("adamw", choices=("adamw", "madgrad", "adam8bit"))
-    """``madgrad`` and ``adam8bit`` need the packages madgrad and bitsandbytes."""
+    """``madgrad`` and ``adam8bit`` need the packages madgrad and bitsandbytes. MADGRAD wants rates
+    of its own, and takes ``weight_decay`` as an L2 penalty."""
     weight_decay: float = setting(0.01, at_least=0)
     pretrained_weight_decay: float = setting(0.0, at_least=0)
-    """As ``weight_decay``, but of the encoder's weights towards the pretrained ones."""
+    """As ``weight_decay``, but of the encoder's weights towards the pretrained ones, vectors too.
+    Both can be set; with ``weight_decay=0`` it takes its place."""
     adam_epsilon: float = setting(1e-6, above=0)
     schedule: str = setting("cosine", choices=("cosine", "linear", "constant"))
     warmup_ratio: float = setting(0.1, at_least=0, below=1)
-    """Share of all optimizer updates over which the rates rise from 0."""
+    """Share of all optimizer updates over which the rates rise from 0; for what begins to learn
+    late, of those that are left to it."""
     max_grad_norm: float = setting(10.0, above=0)
     fgm_epsilon: float = setting(0.2, at_least=0)
     """Length of FGM's step on the batch's word embeddings; 0: no FGM. The reference notebook sets
@@ -131,6 +138,7 @@ class TrainingSettings(Settings):
     averaging: str = setting("none", choices=("none", "ema", "swa"))
     """Evaluate and keep a running mean of the weights: exponential, or equal over the last ones."""
     ema_decay: float = setting(0.999, above=0, below=1)
+    """What EMA keeps of its mean at each update; less in the first ones."""
     swa_start: float = setting(0.75, at_least=0, below=1)
     """Share of all optimizer updates after which SWA begins to average."""
     precision: str = setting("auto", choices=("auto", "float32", "bf16", "fp16"))
@@ -152,14 +160,36 @@ class TrainingSettings(Settings):
             small = {"n_folds": 2, "folds": (), "epochs": 1, "max_rows": rows}
             for name, value in small.items():
                 object.__setattr__(self, name, value)
-        beyond = [fold for fold in self.folds if not 0 <= fold < self.n_folds]
+        last = self.n_folds if self.full_data else self.n_folds - 1
+        beyond = [fold for fold in self.folds if not 0 <= fold <= last]
         if beyond:
             raise SettingsError(
                 f"folds={self.folds} names {beyond}, but n_folds={self.n_folds} has folds 0 to "
-                f"{self.n_folds - 1}."
+                f"{self.n_folds - 1}; {self.n_folds} is the model of all rows, with full_data=True."
             )
         if self.fold_scheme == "grouped" and not self.group_column:
             raise SettingsError('fold_scheme="grouped" needs group_column, the name of a column.')
+        if self.head_only_ratio + self.unfreeze_ratio >= 1:
+            raise SettingsError(
+                f"head_only_ratio={self.head_only_ratio} and unfreeze_ratio={self.unfreeze_ratio}: "
+                "the embeddings would never learn. Together they must be below 1."
+            )
+        if self.pretrained_weight_decay > 0 and self.optimizer == "madgrad":
+            raise SettingsError(
+                f'pretrained_weight_decay={self.pretrained_weight_decay} and optimizer="madgrad": '
+                "each of its steps goes out from the first weights anew, and forgets a decay. Set "
+                'pretrained_weight_decay=0, or optimizer="adamw".'
+            )
+        if self.awp == "two_pass" and self.fgm_epsilon > 0:
+            raise SettingsError(
+                f'awp="two_pass" and fgm_epsilon={self.fgm_epsilon}: choose one, each makes a '
+                'second pass of its own. Set fgm_epsilon=0, or awp="no_extra_pass".'
+            )
+        if self.awp == "no_extra_pass" and self.optimizer != "adamw":
+            raise SettingsError(
+                f'awp="no_extra_pass" and optimizer="{self.optimizer}": it keeps no running mean '
+                'of gradients in full. Set optimizer="adamw", or awp="two_pass" and fgm_epsilon=0.'
+            )
 
     def replace(self, **changes: Any) -> Self:
         """As :meth:`Settings.replace`; a debug run that is made a full one is full again."""
@@ -181,7 +211,13 @@ class TrainingSettings(Settings):
     @property
     def wanted_folds(self) -> tuple[int, ...]:
         """The folds to train here, in order."""
-        return tuple(sorted(set(self.folds))) or tuple(range(self.n_folds))
+        asked = sorted(set(self.folds)) or range(self.n_folds)
+        return tuple(fold for fold in asked if fold < self.n_folds)
+
+    @property
+    def wanted_models(self) -> tuple[int, ...]:
+        """The folds to train here and, last, the model of all rows, if there is to be one."""
+        return (*self.wanted_folds, *((self.n_folds,) if self.full_data else ()))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -154,17 +154,21 @@ def fit_embeddings(backbone: Any, tokenizer: Any) -> None:
             table[added] = table[tokenizer(FULL_STOP)["input_ids"][-2]].clone()  # then [SEP]
 
 
-def check_length(backbone: PreTrainedModel, max_length: int) -> None:
-    """Raises SettingsError when texts may be longer than the encoder's table of positions."""
-    for name, module in backbone.named_modules():
-        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
+def check_length(backbone: PreTrainedModel, max_length: int, *, name: str = "max_length") -> None:
+    """Raises SettingsError when texts may be longer than the encoder's table of positions.
+
+    Args:
+        backbone: the encoder.
+        max_length: of the texts.
+        name: of the setting that says so.
+    """
+    for path, module in backbone.named_modules():
+        if path.endswith("position_embeddings") and isinstance(module, nn.Embedding):
             # RoBERTa counts its positions from behind the padding id.
             first = 0 if module.padding_idx is None else module.padding_idx + 1
             limit = module.num_embeddings - first
             if max_length > limit:
-                raise SettingsError(
-                    f"max_length={max_length}, but the encoder has {limit} positions."
-                )
+                raise SettingsError(f"{name}={max_length}, but the encoder has {limit} positions.")
 
 
 def freeze(

@@ -14,17 +14,29 @@ class PooledModel(nn.Module):
 
     Weight files and layer-wise rates go by the names ``backbone``, ``pooling`` and ``head``.
 
+    With several dropout samples a training pass applies dropout and linear layer to the same pooled
+    vectors that many times, each with a mask of its own, for their losses to be averaged (multi-
+    sample dropout: Inoue 2019, arXiv 1905.09788).
+
     Args:
         backbone: the encoder.
         pooling: from ``make_pooling``.
         num_outputs: values to predict for a text.
         dropout: before the linear layer.
+        dropout_samples: masks at once in training.
     """
 
     def __init__(
-        self, backbone: PreTrainedModel, pooling: Pooling, *, num_outputs: int, dropout: float
+        self,
+        backbone: PreTrainedModel,
+        pooling: Pooling,
+        *,
+        num_outputs: int,
+        dropout: float,
+        dropout_samples: int = 1,
     ) -> None:
         super().__init__()
+        self.dropout_samples = dropout_samples
         self.backbone = backbone
         self.pooling = pooling
         self.dropout = nn.Dropout(dropout)
@@ -40,7 +52,8 @@ class PooledModel(nn.Module):
             attention_mask: ``(batch, seq_len)``, 1 on tokens and 0 on padding.
 
         Returns:
-            ``(batch, num_outputs)``.
+            ``(batch, num_outputs)``; in training with more than one dropout sample
+            ``(samples, batch, num_outputs)``.
         """
         encoded = self.backbone(
             input_ids=input_ids,
@@ -52,4 +65,7 @@ class PooledModel(nn.Module):
         )
         pooled = self.pooling(states, attention_mask)
         with torch.autocast(pooled.device.type, enabled=False):
-            return self.head(self.dropout(pooled.float()))
+            pooled = pooled.float()
+            if self.training and self.dropout_samples > 1:
+                pooled = pooled.repeat(self.dropout_samples, 1, 1)
+            return self.head(self.dropout(pooled))

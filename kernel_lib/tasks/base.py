@@ -14,8 +14,12 @@ from numpy.typing import NDArray
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from kernel_lib.artifacts import TOKENIZER, Run
 from kernel_lib.config import InferenceSettings, TrainingSettings
 from kernel_lib.text.batches import Example
+from kernel_lib.text.tokenizer import check_tokens, load_tokenizer
+from kernel_lib.training.origins import SoftRows
+from kernel_lib.training.prediction import predict
 from kernel_lib.training.task import Task
 
 
@@ -54,6 +58,11 @@ class PredictingTask(Task, ABC):
         """How often a text is read when it is predicted."""
         return 1
 
+    @property
+    def seconds_shared(self) -> float:
+        """Of the last prediction, spent on what the other folds of the run do not cost again."""
+        return 0.0
+
     def resources(self) -> dict[str, Any]:
         """What predicting needs besides settings and weights, ready for JSON."""
         return {}
@@ -68,6 +77,18 @@ class PredictingTask(Task, ABC):
         """What ``run.json`` is to tell of the training rows."""
         return {}
 
+    def soft_rows(self, tokenizer: PreTrainedTokenizerBase) -> SoftRows | None:
+        """Rows with soft labels to train on instead of the true ones."""
+        return None
+
+    def first_weights(self) -> str:
+        """The run whose folds' weights each fold begins with."""
+        return ""
+
+    def cut(self, examples: Sequence[Example], *, training: bool) -> list[Example]:
+        """The examples as long as they are trained on, or as they are evaluated: the same."""
+        return list(examples)
+
     def augment(self, example: Example, seed: tuple[int, ...]) -> Example:
         """The example as it is trained on."""
         return example
@@ -79,6 +100,12 @@ class PredictingTask(Task, ABC):
     def predictor(self, model: nn.Module) -> nn.Module:
         """What predicts."""
         return model
+
+    def outputs(
+        self, model: nn.Module, examples: Sequence[Example], **options: Any
+    ) -> NDArray[np.float32]:
+        """What the model says of each example."""
+        return predict(self.predictor(model), examples, **options)
 
     def read_again(
         self, examples: Sequence[Example], predictions: NDArray[np.float32]
@@ -107,6 +134,17 @@ class PredictingTask(Task, ABC):
     @abstractmethod
     def encode(self, frame: pd.DataFrame, tokenizer: PreTrainedTokenizerBase) -> list[Example]:
         """The rows as examples, in the frame's order; with targets where the frame has them."""
+
+    def read_unseen(self, run: Run, frame: pd.DataFrame) -> tuple[list[Example], int]:
+        """The rows to predict as a run's models read them, and the id that pads them.
+
+        Raises:
+            ArtifactError: what the run was trained with is not there, or gives other results.
+        """
+        folder = run.folder / TOKENIZER
+        tokenizer = load_tokenizer(folder)
+        check_tokens(folder, tokenizer, run.record["identity"].get("tokens"))
+        return self.encode(frame, tokenizer), int(tokenizer.pad_token_id)
 
     @abstractmethod
     def empty_model(self, fold_folder: Path, *, attention: str = "auto") -> nn.Module:

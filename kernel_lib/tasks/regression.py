@@ -8,7 +8,6 @@ from __future__ import annotations
 import itertools
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from kernel_lib.config import InferenceSettings, TrainingSettings, setting
-from kernel_lib.errors import SettingsError
+from kernel_lib.config import InferenceSettings
 from kernel_lib.metrics.regression import mcrmse_standard_error, rmse_by_column
 from kernel_lib.model.backbone import build_backbone
 from kernel_lib.model.heads import PooledModel
@@ -29,52 +27,16 @@ from kernel_lib.runtime.paths import find_folder
 from kernel_lib.tasks.base import PredictingTask, Unseen
 from kernel_lib.tasks.encoder import prepare_encoder
 from kernel_lib.tasks.input_files import draw_rows
+from kernel_lib.tasks.regression_settings import FB3_COLUMNS, RegressionSettings
+from kernel_lib.tasks.soft_rows import read_soft_rows
 from kernel_lib.tasks.submission import make_submission, write_submission
-from kernel_lib.text.batches import Batch, Example, encode_texts
+from kernel_lib.text.batches import Batch, Example, cut_texts, encode_texts
 from kernel_lib.text.folds import make_folds
 from kernel_lib.text.tables import numeric_columns, read_table
 from kernel_lib.training.losses import make_loss
+from kernel_lib.training.origins import SoftRows
 
-FB3_COLUMNS = ("cohesion", "syntax", "vocabulary", "phraseology", "grammar", "conventions")
-
-
-@dataclass(frozen=True, kw_only=True)
-class RegressionSettings(TrainingSettings):
-    """Settings of a regression run; the defaults are FB3's."""
-
-    competition: str = setting("feedback-prize-english-language-learning", changes_result=False)
-    """Slug of the competition: the name of the folder its files are mounted in."""
-    id_column: str = setting("text_id")
-    text_column: str = setting("full_text")
-    target_columns: tuple[str, ...] = setting(FB3_COLUMNS)
-    target_min: float = setting(1.0)
-    target_max: float = setting(5.0)
-    """Predictions are clipped to this range; targets outside it are an error."""
-    loss: str = setting("smooth_l1", choices=("smooth_l1", "mse", "mcrmse", "elementwise_l1"))
-    target_weights: tuple[float, ...] = setting(())
-    """Of each target in the loss, in the order of ``target_columns``; empty: all alike."""
-    rank_loss_weight: float = setting(0.0, at_least=0)
-    """Of a loss by the order of a batch's texts, added to ``loss``."""
-    head_dropout: float | None = setting(None, at_least=0, below=1)
-    """Before the last layer; None: ``dropout``."""
-    multi_sample_dropout: int = setting(1, at_least=1)
-    """With so many masks of ``head_dropout`` at once, their losses averaged."""
-    inference_max_length: int = setting(0, at_least=0)
-    """Longest sequence in evaluation and inference; 0: ``max_length``."""
-    pseudo_labels: str = setting("")
-    """Folder or file with soft labels of further texts (``make soft``): trained on instead of the
-    true rows."""
-    init_from: str = setting("", changes_result=False)
-    """A run with the same folds: each fold begins with the weights of that fold there."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.target_min < self.target_max:
-            raise SettingsError(
-                f"target_min={self.target_min} must be below target_max={self.target_max}."
-            )
-        if not self.target_columns:
-            raise SettingsError("target_columns is empty: there is nothing to predict.")
+__all__ = ["FB3_COLUMNS", "RegressionSettings", "RegressionTask"]
 
 
 class RegressionTask(PredictingTask):
@@ -90,7 +52,9 @@ class RegressionTask(PredictingTask):
 
     def __init__(self, settings: RegressionSettings) -> None:
         self._settings = settings
-        self._loss = make_loss(settings.loss)
+        self._loss = make_loss(
+            settings.loss, weights=settings.target_weights, rank_weight=settings.rank_loss_weight
+        )
 
     @property
     def settings(self) -> RegressionSettings:
@@ -144,17 +108,39 @@ class RegressionTask(PredictingTask):
         )
 
     def encode(self, frame: pd.DataFrame, tokenizer: PreTrainedTokenizerBase) -> list[Example]:
-        """An example a row, in the frame's order; with targets where the frame has them."""
+        """An example a row, in the frame's order; with targets where the frame has them.
+
+        Rows with targets are trained and evaluated on: they are as long as either asks for, and
+        :meth:`cut` afterwards. Others are only predicted, and cut for that here.
+        """
         s = self.settings
         ids = frame[s.id_column].tolist()
-        encoded = encode_texts(tokenizer, frame[s.text_column].tolist(), max_length=s.max_length)
         targets: Iterable[NDArray[np.float32] | None] = itertools.repeat(None, len(ids))
+        longest = s.evaluation_length
         if set(s.target_columns) <= set(frame.columns):
             targets = frame[list(s.target_columns)].to_numpy(np.float32)
+            longest = max(longest, s.max_length)
+        encoded = encode_texts(tokenizer, frame[s.text_column].tolist(), max_length=longest)
         return [
             Example(row_id, tokens, target, row=row)
             for row, (row_id, tokens, target) in enumerate(zip(ids, encoded, targets, strict=True))
         ]
+
+    def soft_rows(self, tokenizer: PreTrainedTokenizerBase) -> SoftRows | None:
+        """The rows of ``pseudo_labels``. Raises ArtifactError, DataError for a damaged table."""
+        if not self.settings.pseudo_labels:
+            return None
+        return read_soft_rows(self.settings, lambda frame: self.encode(frame, tokenizer))
+
+    def first_weights(self) -> str:
+        """The run of ``init_from``."""
+        return self.settings.init_from
+
+    def cut(self, examples: Sequence[Example], *, training: bool) -> list[Example]:
+        """The examples as they are read: up to ``max_length`` in training, and else to the length
+        of evaluation."""
+        s = self.settings
+        return cut_texts(examples, s.max_length if training else s.evaluation_length)
 
     def facts(self, examples: Sequence[Example]) -> dict[str, Any]:
         """``target_means``: the first guess, before any model has predicted."""
@@ -170,7 +156,10 @@ class RegressionTask(PredictingTask):
         The head's bias starts at the training rows' mean: at a rate of 5e-5 the first epoch would
         go into finding it.
         """
-        encoder = prepare_encoder(backbone, tokenizer, self.settings)
+        s = self.settings
+        encoder = prepare_encoder(
+            backbone, tokenizer, s, inference_max_length=s.inference_max_length
+        )
         model = self._with_head(encoder)
         means = np.mean([e.target for e in train if e.target is not None], axis=0)
         with torch.no_grad():
@@ -182,9 +171,16 @@ class RegressionTask(PredictingTask):
         return self._with_head(build_backbone(fold_folder, attention=attention))
 
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
-        """The loss of a batch, a scalar."""
+        """The loss of a batch, a scalar; of several dropout samples, the mean of their losses.
+
+        Args:
+            outputs: ``(batch, columns)``, or ``(samples, batch, columns)``.
+            batch: with targets.
+        """
         assert batch.targets is not None, "training batches carry targets"
-        return self._loss(outputs, batch.targets)
+        if outputs.ndim == 2:
+            return self._loss(outputs, batch.targets)
+        return torch.stack([self._loss(each, batch.targets) for each in outputs]).mean()
 
     def oof_frame(
         self, examples: Sequence[Example], predictions: NDArray[np.float32]
@@ -270,7 +266,13 @@ class RegressionTask(PredictingTask):
             layers=s.pooling_layers,
             available_layers=encoder.config.num_hidden_layers,
         )
-        return PooledModel(encoder, pooling, num_outputs=len(s.target_columns), dropout=s.dropout)
+        return PooledModel(
+            encoder,
+            pooling,
+            num_outputs=len(s.target_columns),
+            dropout=s.dropout_of_head,
+            dropout_samples=s.multi_sample_dropout,
+        )
 
     def _folder(self, given: str, files: tuple[str, ...]) -> Path:
         return find_folder(

@@ -105,6 +105,26 @@ def encode_texts(
     return encoded
 
 
+def cut_texts(examples: Sequence[Example], max_length: int) -> list[Example]:
+    """Whole texts as they would have been encoded at ``max_length``: each keeps its beginning and
+    its last token, the special one. Shorter ones are the same objects.
+
+    Args:
+        examples: encoded at a length of this or more, without anything that belongs to tokens.
+        max_length: in tokens, special tokens included.
+    """
+
+    def cut(ids: NDArray[np.int32]) -> NDArray[np.int32]:
+        return np.concatenate([ids[: max_length - 1], ids[-1:]])
+
+    return [
+        replace(example, input_ids=cut(example.input_ids))
+        if len(example.input_ids) > max_length
+        else example
+        for example in examples
+    ]
+
+
 def collate(examples: Sequence[Example], pad_id: int) -> Batch:
     """Pads examples to the longest of them, rounded up to a multiple of 8."""
     longest = max(len(example.input_ids) for example in examples)

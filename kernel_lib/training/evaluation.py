@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from torch import nn
 
@@ -47,7 +48,12 @@ class Evaluator:
         self.machine, self.order, self.tracker = machine, order, tracker
 
     def is_due(self, progress: Progress, new_batches: int) -> bool:
-        """Whether the last batches crossed a point that splits the epoch into equal parts."""
+        """Whether the last batches crossed a point that splits the epoch into equal parts.
+
+        Never in a model of all rows, which has none to be scored on.
+        """
+        if not self.valid:
+            return False
         count, done = self.task.settings.evals_per_epoch, progress.batch
         batches = self.order.counts[progress.epoch]
         before, after = ((done - back) * count // batches for back in (new_batches, 0))
@@ -56,10 +62,12 @@ class Evaluator:
     def cost_in_batches(self) -> float:
         """How many training batches take about as long as an evaluation, rather too many.
 
-        A forward pass is a third of a training pass, or a sixth where FGM makes a second one.
+        A forward pass is a third of a training pass, or a sixth where FGM makes a second one, or
+        AWP from the first batch on.
         """
         settings = self.task.settings
-        passes = 2 if settings.fgm_epsilon == 0 else 4
+        by_awp = settings.awp == "two_pass" and settings.awp_start_epoch == 0
+        passes = 4 if settings.fgm_epsilon > 0 or by_awp else 2
         return len(self.valid) / self.order.mean_rows / passes
 
     def predict(self, model: nn.Module, clock: Clock | None = None) -> NDArray[np.float32]:
@@ -91,7 +99,8 @@ class Evaluator:
             late = error
         if world.any(late is not None):
             raise late or TimeIsUp(0.0)
-        if len(outputs) == len(share):  # by row; a row has two tokens at the least
+        # By row or by token: a share of rows of one token each does not tell, the others may.
+        if not world.any(len(outputs) != len(share)):
             ordered = world.gather_shares(outputs, len(order))
             predictions = np.empty_like(ordered)
             predictions[order] = ordered
@@ -108,11 +117,17 @@ class Evaluator:
     def evaluate(self, state: TrainingState) -> str:
         """Scores the validation rows, records it in the state, and returns the line to print.
 
-        With ``keep="best"`` the weights are kept when the score is the best so far.
+        With ``keep="best"`` the weights are kept when the score is the best so far. Where the
+        settings ask for an average of the weights, all this is of the average.
 
         Raises:
             TimeIsUp: the clock ends it before it is done; the state is as it was.
         """
+        with state.weights_to_keep():
+            return self._evaluate(state)
+
+    def _evaluate(self, state: TrainingState) -> str:
+        """:meth:`evaluate` for the weights that the model holds."""
         task, progress = self.task, state.progress
         epoch = progress.epoch + progress.batch / self.order.counts[progress.epoch]
         predictions = self.predict(state.model, self.machine.clock)
@@ -155,16 +170,24 @@ class Evaluator:
         return "  ".join(part for part in parts if part)
 
     def result(self, state: TrainingState) -> FoldResult:
-        """The finished fold, its model holding the weights to keep."""
+        """The finished fold, its model holding the weights to keep.
+
+        A model of all rows has no predictions and no scores, and keeps its last weights.
+        """
         task, progress = self.task, state.progress
-        assert state.predictions is not None, "an evaluation ends every fold"
-        keeps_best = task.settings.keep == "best"
+        keeps_best = task.settings.keep == "best" and bool(self.valid)
         if keeps_best:
             state.model.load_state_dict(state.best_weights)
-        oof = task.oof_frame(self.valid, state.predictions)
+        elif state.average:
+            state.average.stay()
+        oof, scores = pd.DataFrame({"id": []}), {}
+        if self.valid:
+            assert state.predictions is not None, "an evaluation ends every fold"
+            oof = task.oof_frame(self.valid, state.predictions)
+            scores = task.scores(oof)
         return FoldResult(
             oof=oof,
-            scores=task.scores(oof),
+            scores=scores,
             epoch=progress.best_epoch if keeps_best else task.settings.epochs,
             history=progress.history,
             seconds=progress.seconds,

@@ -16,15 +16,18 @@ from kernel_lib.runtime.progress import progress_bar
 from kernel_lib.text.batches import Example
 from kernel_lib.text.order import training_order
 from kernel_lib.training.adversarial import FGM
+from kernel_lib.training.averaging import make_average
 from kernel_lib.training.evaluation import Evaluator
 from kernel_lib.training.forecast import GO_ON, Pace, projection
 from kernel_lib.training.memory import is_memory_full
 from kernel_lib.training.optimizer import make_optimizer, make_schedule, parameter_groups
 from kernel_lib.training.prediction import TimeIsUp
+from kernel_lib.training.pretrained_decay import join_pretrained_decay
+from kernel_lib.training.shares import Group
 from kernel_lib.training.state import RESUME, Progress, TrainingState
 from kernel_lib.training.task import FoldResult, Machine, Task
 from kernel_lib.training.tracking import Tracker
-from kernel_lib.training.update import Group, Updater
+from kernel_lib.training.update import Updater
 
 
 class FoldTrainer:
@@ -67,14 +70,11 @@ class FoldTrainer:
         accumulated = self.settings.gradient_accumulation_steps
         by_tokens = self.settings.batch_tokens > 0
         optimizer = make_optimizer(self.groups, self.settings)
+        updates = sum(-(-count // accumulated) for count in self.order.counts)
         self.state = TrainingState(
             model=model,
             optimizer=optimizer,
-            schedule=make_schedule(
-                optimizer,
-                total_updates=sum(-(-count // accumulated) for count in self.order.counts),
-                settings=self.settings,
-            ),
+            schedule=make_schedule(optimizer, total_updates=updates, settings=self.settings),
             scaler=torch.amp.GradScaler(
                 machine.device.type, enabled=machine.precision.needs_scaler
             ),
@@ -82,6 +82,8 @@ class FoldTrainer:
             world=machine.world,
         )
         self.state.begin_together((self.settings.seed, fold))
+        self.state.average = make_average(model, self.settings, updates)
+        join_pretrained_decay(optimizer, model, self.settings)
         self.updater = Updater(
             task,
             self.state,
@@ -90,6 +92,7 @@ class FoldTrainer:
             pad_id=pad_id,
             machine=machine,
             rows_per_update=self.order.mean_rows * accumulated if by_tokens else None,
+            counts=self.order.counts,
         )
         self.evaluator = Evaluator(
             task,
@@ -176,8 +179,10 @@ class FoldTrainer:
     def _update(self, group: Group, fgm: FGM | None, following: Group) -> float:
         """One optimizer update, timed and counted; returns its loss."""
         progress, clock = self.state.progress, self.machine.clock
-        begun = clock.elapsed_seconds
+        begun, updates = clock.elapsed_seconds, progress.updates
         loss = self.updater.update(group, fgm, following)
+        if self.state.average and progress.updates > updates:
+            self.state.average.count(progress.updates)
         self.pace.count_update(len(group), clock.elapsed_seconds - begun)
         progress.batch += len(group)
         progress.evaluation_due = self.evaluator.is_due(progress, len(group))
@@ -252,7 +257,7 @@ class FoldTrainer:
                 "set a larger time_budget_seconds"
             )
             return
-        nothing_else = not self.run.finished_folds() and not self.resume_path.is_file()
+        nothing_else = not self.run.finished_models() and not self.resume_path.is_file()
         try:
             if self._saved != self._position():
                 self._save()

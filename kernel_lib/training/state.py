@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from kernel_lib.artifacts import read_tensors, save_tensors
 from kernel_lib.errors import ArtifactError
 from kernel_lib.runtime.device import random_states, restore_random_states
 from kernel_lib.runtime.distributed import World
+from kernel_lib.training.averaging import WeightAverage
+from kernel_lib.training.optimizer_state import load_optimizer_state, optimizer_state
 
 RESUME = "resume.safetensors"
 
@@ -77,6 +80,7 @@ class TrainingState:
             of the best evaluation or of the last.
         world: the processes that train it together. Each has a state, and they are the same but
             for the random numbers, of which each draws its own.
+        average: of the weights, to be evaluated and kept in their place; None: the weights are.
     """
 
     model: nn.Module
@@ -87,6 +91,7 @@ class TrainingState:
     best_weights: dict[str, torch.Tensor] = field(default_factory=dict)
     predictions: NDArray[np.float32] | None = None
     world: World = field(default_factory=World.single)
+    average: WeightAverage | None = None
 
     def begin_together(self, seed: Sequence[int]) -> None:
         """Begins with the first process's weights, and with random numbers of its own in each.
@@ -99,6 +104,10 @@ class TrainingState:
         if not self.world.is_first:
             sequence = np.random.SeedSequence([*seed, self.world.rank])
             torch.manual_seed(int(sequence.generate_state(1)[0]))
+
+    def weights_to_keep(self) -> AbstractContextManager[None]:
+        """The model holds the weights to evaluate and keep inside, and its own again after it."""
+        return self.average.in_place() if self.average else nullcontext()
 
     def keep_best_weights(self) -> None:
         """Copies the weights as they are now."""
@@ -131,11 +140,14 @@ class TrainingState:
         random_tensors: dict[str, torch.Tensor],
         random_values: dict[str, Any],
     ) -> None:
+        remembered, numbers = optimizer_state(self.optimizer)
+        average = self.average.tensors() if self.average else {}
         tensors = {
             **{f"model.{name}": value for name, value in self.model.state_dict().items()},
             **{f"best.{name}": value for name, value in self.best_weights.items()},
             **{f"random.{name}": value for name, value in random_tensors.items()},
-            **dict(self._optimizer_tensors()),
+            **{f"optimizer.{name}": value for name, value in remembered.items()},
+            **{f"average.{name}": value for name, value in average.items()},
         }
         if self.predictions is not None:
             tensors["predictions"] = torch.from_numpy(self.predictions)
@@ -143,6 +155,7 @@ class TrainingState:
             "run_id": run_id,
             "progress": asdict(self.progress),
             "schedule": {"last_epoch": self.schedule.last_epoch},
+            "optimizer": numbers,
             "rates": [group["lr"] for group in self.optimizer.param_groups],
             "scaler": self.scaler.state_dict(),
             "random": random_values,
@@ -160,7 +173,12 @@ class TrainingState:
         self.best_weights = _with_prefix(tensors, "best.")
         predictions = tensors.get("predictions")
         self.predictions = None if predictions is None else predictions.numpy()
-        self._load_optimizer(tensors, values["rates"])
+        for group, rate in zip(self.optimizer.param_groups, values["rates"], strict=True):
+            group["lr"] = rate
+        remembered = _with_prefix(tensors, "optimizer.")
+        load_optimizer_state(self.optimizer, remembered, values.get("optimizer", {}))
+        if self.average:
+            self.average.load(_with_prefix(tensors, "average."))
         self.schedule.last_epoch = values["schedule"]["last_epoch"]
         if values["scaler"]:
             self.scaler.load_state_dict(values["scaler"])
@@ -189,28 +207,6 @@ class TrainingState:
         if rank:
             own = _with_prefix(tensors, f"{rank}.") or random_states()[0]
         restore_random_states(own, values)
-
-    def _parameters(self) -> list[nn.Parameter]:
-        return [p for group in self.optimizer.param_groups for p in group["params"]]
-
-    def _optimizer_tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
-        for index, parameter in enumerate(self._parameters()):
-            for key, value in self.optimizer.state.get(parameter, {}).items():
-                yield f"optimizer.{index}.{key}", value
-
-    def _load_optimizer(self, tensors: dict[str, torch.Tensor], rates: list[float]) -> None:
-        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
-            group["lr"] = rate
-        fused = self.optimizer.defaults.get("fused")
-        for index, parameter in enumerate(self._parameters()):
-            # AdamW counts its steps in a tensor that stays on the CPU unless it is fused.
-            steps_on = parameter.device if fused else torch.device("cpu")
-            saved = _with_prefix(tensors, f"optimizer.{index}.")
-            if saved:
-                self.optimizer.state[parameter] = {
-                    key: value.to(steps_on if key == "step" else parameter.device)
-                    for key, value in saved.items()
-                }
 
 
 def read_progress(path: Path, run_id: str) -> Progress | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -20,6 +20,9 @@ from kernel_lib.runtime.device import Precision
 from kernel_lib.runtime.distributed import World
 from kernel_lib.text.batches import Batch, Example
 from kernel_lib.training.prediction import TokenLimit
+
+if TYPE_CHECKING:
+    from kernel_lib.training.origins import SoftRows
 
 
 class Task(Protocol):
@@ -44,6 +47,15 @@ class Task(Protocol):
     def facts(self, examples: Sequence[Example]) -> dict[str, Any]:
         """What ``run.json`` is to tell of the training rows."""
 
+    def soft_rows(self, tokenizer: PreTrainedTokenizerBase) -> SoftRows | None:
+        """Rows with soft labels to train on instead of the true ones; None: the true ones."""
+
+    def first_weights(self) -> str:
+        """The run whose folds' weights each fold begins with; empty: the backbone's."""
+
+    def cut(self, examples: Sequence[Example], *, training: bool) -> list[Example]:
+        """Training rows as long as they are trained on, or as they are evaluated and predicted."""
+
     def augment(self, example: Example, seed: tuple[int, ...]) -> Example:
         """The example as it is trained on, the same for the same seed: with noise, say."""
 
@@ -60,6 +72,11 @@ class Task(Protocol):
 
     def predictor(self, model: nn.Module) -> nn.Module:
         """What predicts: the model, or a module around it that says it more briefly."""
+
+    def outputs(
+        self, model: nn.Module, examples: Sequence[Example], **options: Any
+    ) -> NDArray[np.float32]:
+        """What the model says of each example; ``options`` as for ``prediction.predict``."""
 
     def read_again(
         self, examples: Sequence[Example], predictions: NDArray[np.float32]

@@ -8,39 +8,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from kernel_lib.errors import TrainingError
 from kernel_lib.runtime.device import random_states, restore_random_states
-from kernel_lib.text.batches import Batch, Example, collate_to
-from kernel_lib.training.adversarial import FGM, GradientProbe, Words, find_words
+from kernel_lib.text.batches import Batch, Example
+from kernel_lib.training.adversarial import FGM, GradientProbe
+from kernel_lib.training.awp import make_awp
 from kernel_lib.training.memory import MemoryFullElsewhere, is_memory_full, release_memory
+from kernel_lib.training.shares import Group, Share, ShareMaker
 from kernel_lib.training.state import TrainingState
 from kernel_lib.training.task import Machine, Task
 
 PROBE_EVERY_UPDATES = 10
 MAX_SKIPPED_IN_A_ROW = 25
-
-Group = Sequence[NDArray[np.int64]]  # the rows of each batch of an update
-
-
-@dataclass(frozen=True)
-class Share:
-    """What this process does of a batch, ready on its device.
-
-    Attributes:
-        parts: its rows, cut to what memory holds at once; none where a batch has too few rows.
-        words: of the whole batch, for FGM.
-    """
-
-    parts: list[Batch]
-    words: Words | None
 
 
 class Updater:
@@ -56,6 +40,7 @@ class Updater:
         rows_per_update: where updates have more or fewer rows, as batches cut by tokens do, their
             mean. An update's gradient is then that of the sum of its rows' losses over this number,
             so that every row weighs the same. None: that of the mean over its rows.
+        counts: batches of each epoch, where AWP begins in the midst of one.
     """
 
     def __init__(
@@ -68,15 +53,19 @@ class Updater:
         pad_id: int,
         machine: Machine,
         rows_per_update: float | None = None,
+        counts: Sequence[int] = (),
     ) -> None:
         self.task, self.state, self.fold, self.machine = task, state, fold, machine
-        self.rows_per_update = rows_per_update
-        self.examples, self.pad_id, self.world = train, pad_id, machine.world
+        self.rows_per_update, self.counts = rows_per_update, counts
+        self.examples, self.world = train, machine.world
+        self.shares = ShareMaker(
+            task, state, fold=fold, train=train, pad_id=pad_id, machine=machine
+        )
         self.probe = GradientProbe(state.model)
+        self.awp = make_awp(state.model, task.settings)
         self.say: Callable[[str], object] = print
         # A CPU has no time of its own in which the next batch could be made.
         self.works_ahead = machine.device.type == "cuda"
-        self._ahead: tuple[Group, list[Share]] | None = None
 
     def make_fgm(self) -> FGM | None:
         """The adversary that the settings ask for, to be closed when the fold ends."""
@@ -115,7 +104,7 @@ class Updater:
         results = [loss_on_device, norm_on_device, *([self.probe.added_ratio()] if measure else [])]
         results_on_device = torch.stack([result.double() for result in results])
         if self.works_ahead and len(following):
-            self._ahead = following, self._shares(following, fgm)
+            self.shares.make_ahead(following, fgm is not None)
         loss, norm, *ratio = results_on_device.tolist()  # the one wait for the device
 
         if math.isfinite(norm):
@@ -134,19 +123,49 @@ class Updater:
         return float(loss)
 
     def _backward_group(self, group: Group, fgm: FGM | None, measure: bool) -> Tensor:
+        """The gradients of a group of batches, those of AWP once it has begun; returns the loss.
+
+        The loss is that of the first pass: with ``no_extra_pass`` at the moved weights.
+        """
+        rows = self.rows_per_update or sum(map(len, group))
+        shares = self.shares.take(group, fgm is not None)
+        if self.awp is None or not self._awp_has_begun():
+            return self._backward_shares(shares, rows, fgm, measure)
+        if self.task.settings.awp == "no_extra_pass":
+            with self.awp.along_running_mean(self.state.optimizer):
+                return self._backward_shares(shares, rows, fgm, measure)
+        loss = self._backward_shares(shares, rows, fgm, measure)
+        with self.awp.along_gradient():
+            self.state.model.zero_grad(set_to_none=True)
+            self._backward_shares(shares, rows, fgm, measure=False)
+        return loss
+
+    def _awp_has_begun(self) -> bool:
+        progress = self.state.progress
+        of_epoch = self.counts[progress.epoch] if self.counts else 0
+        done = progress.epoch + (progress.batch / of_epoch if of_epoch else 0.0)
+        return done >= self.task.settings.awp_start_epoch
+
+    def _backward_shares(
+        self, shares: Sequence[Share], rows: float, fgm: FGM | None, measure: bool
+    ) -> Tensor:
         """The gradients of a group of batches, each row with the same weight; returns the loss.
 
         A batch goes through the model in parts when it is cut or shared, but what it gives stays
         the same: FGM's step is still one over the whole batch. Only for a loss that is no mean over
         rows (``mcrmse``) cutting changes the function a little, as accumulating does.
+
+        Args:
+            shares: this process's, of each batch.
+            rows: what the sum over the rows' losses is divided by.
+            fgm, measure: the adversary, if there is one, and whether what it adds is measured.
         """
-        rows_in_group = self.rows_per_update or sum(map(len, group))
         loss = torch.zeros((), device=self.machine.device)
         probed: list[Tensor] = []
-        for number, share in enumerate(self._shares_of(group, fgm)):
+        for number, share in enumerate(shares):
             probing = measure and number == 0  # no earlier batch's gradient is there yet
             for part in share.parts:
-                loss += self._backward(part, len(part) / rows_in_group)
+                loss += self._backward(part, len(part) / rows)
             if fgm is None or share.words is None:
                 continue
             if probing:
@@ -155,7 +174,7 @@ class Updater:
             self._sum_over_processes([gradient])
             with fgm.attack(share.words, gradient) as weight:
                 for part in share.parts:
-                    self._backward(part, len(part) / rows_in_group * weight)
+                    self._backward(part, len(part) / rows * weight)
             if probing:
                 probed = self.probe.measure()
         gradients = self._gradients()
@@ -169,36 +188,6 @@ class Updater:
         loss = self.task.loss(outputs, batch) * share
         self.state.scaler.scale(loss).backward()
         return loss.detach()
-
-    def _shares_of(self, group: Group, fgm: FGM | None) -> list[Share]:
-        """:meth:`_shares`, or what was made ahead of it."""
-        ahead, self._ahead = self._ahead, None
-        return ahead[1] if ahead and ahead[0] is group else self._shares(group, fgm)
-
-    def _shares(self, group: Group, fgm: FGM | None) -> list[Share]:
-        """This process's share of each batch, in equal parts that memory holds."""
-        shares = []
-        for rows in group:
-            mine = self.world.share(rows)
-            count = -(-len(mine) // (self.state.progress.rows_at_once or len(rows)))
-            cut = np.array_split(mine, count) if count else []
-            parts = []
-            seen = {int(row): self._seen(int(row)) for row in (rows if fgm else mine)}
-            for numbers in cut:
-                some = [seen[row] for row in numbers]
-                texts = [example.input_ids for example in some]
-                parts.append((texts, collate_to(some, self.pad_id, self.machine.device)))
-            words = None
-            if fgm:
-                whole = [example.input_ids for example in seen.values()]
-                words = find_words(whole, parts, self.machine.device)
-            shares.append(Share([part for _, part in parts], words))
-        return shares
-
-    def _seen(self, row: int) -> Example:
-        """A training row as it is seen in this epoch, the same whenever it is asked for."""
-        settings, epoch = self.task.settings, self.state.progress.epoch
-        return self.task.augment(self.examples[row], (settings.seed, self.fold, epoch, row))
 
     def _gradients(self) -> list[Tensor]:
         """All gradients; zeros where only other processes, with more rows, have one."""
