@@ -51,6 +51,24 @@ def test_the_kit_and_transformers_load_it(tmp_path: Path, vocab: Path) -> None:
     assert vocab_lines == vocab.read_bytes()
 
 
+def test_a_roformer_is_loaded_too_and_reads_by_distance_alone(tmp_path: Path, vocab: Path) -> None:
+    folder = write(tmp_path / "roformer", vocab, family="roformer", masked_lm_head=False)
+    backbone = load_backbone(folder, dropout=0.0).eval()
+    assert backbone.config.model_type == "roformer" and backbone.config.hidden_size == 16
+    words = torch.tensor([[5, 6, 7, 8]])
+    with torch.no_grad():
+        alone = backbone(words).last_hidden_state
+        behind = backbone(
+            torch.cat([torch.zeros(1, 3, dtype=torch.int64), words], 1),
+            attention_mask=torch.tensor([[0, 0, 0, 1, 1, 1, 1]]),
+        ).last_hidden_state
+    torch.testing.assert_close(behind[:, 3:], alone, atol=1e-6, rtol=1e-5)
+    with pytest.raises(SettingsError, match="heads have an even width: hidden = 6 over heads = 2"):
+        write(tmp_path / "odd", vocab, family="roformer", hidden=6)
+    with pytest.raises(SettingsError, match="family='rofomer': did you mean 'roformer'"):
+        write(tmp_path / "other", vocab, family="rofomer")
+
+
 def test_the_head_is_there_only_when_asked_for(tmp_path: Path, vocab: Path) -> None:
     with_head = load_file(write(tmp_path / "a", vocab) / "model.safetensors")
     without = load_file(write(tmp_path / "b", vocab, masked_lm_head=False) / "model.safetensors")

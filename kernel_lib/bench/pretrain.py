@@ -11,6 +11,7 @@ the targets of a spelling run's training rows, less those that its first fold is
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -20,11 +21,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
-from transformers import AutoModelForMaskedLM, AutoTokenizer, RoFormerConfig
+from transformers import AutoModelForMaskedLM, AutoTokenizer
 
-from kernel_lib.bench.scratch import write_scratch_backbone
+from kernel_lib.bench.scratch import roformer_config, write_scratch_backbone
 from kernel_lib.runtime.clock import Clock
 from kernel_lib.runtime.command import exit_status
 from kernel_lib.runtime.device import pick_device, pick_precision
@@ -33,18 +34,18 @@ from kernel_lib.tasks.spelling import SpellingTask
 from kernel_lib.tasks.spelling_data import read_confusion
 from kernel_lib.tasks.spelling_sentences import confusable_ids
 from kernel_lib.tasks.spelling_settings import SpellingSettings
-from kernel_lib.text.batches import IGNORE, Batch, Example, collate_to
+from kernel_lib.text.batches import IGNORE, Batch, collate_to
 from kernel_lib.text.characters import CharacterEncoder
+from kernel_lib.text.masking import Masking, MaskShares, Swap
 from kernel_lib.text.order import TrainingOrder
 from kernel_lib.text.tokenizer import save_tokenizer
+from kernel_lib.training.masked_language import Recipe, masked_updates
 
-HIDDEN, CONFUSED, SEEN = 0.15, 0.10, 0.05  # shares of the characters that are to be named
+SHARES = MaskShares(hidden=0.15, swapped=0.10, seen=0.05)
 LONGEST = 128
 BATCH_TOKENS = 4096
-LEARNING_RATE, WEIGHT_DECAY, WARM_UP, MAX_GRAD_NORM = 2e-3, 0.05, 0.05, 1.0
-EPOCHS = 10_000  # the minutes end it
+RECIPE = Recipe(learning_rate=2e-3, weight_decay=0.05, warm_up=0.05)
 SAVE_EVERY_SECONDS = 300.0
-DEVIATION = 0.04  # of the first weights; 0.02 is for encoders four times as wide
 
 
 def pretrain(
@@ -78,17 +79,12 @@ def pretrain(
     save_tokenizer(tokenizer, folder)
     torch.manual_seed(seed)
     model = AutoModelForMaskedLM.from_config(
-        RoFormerConfig(
+        roformer_config(
             vocab_size=len(tokenizer),
-            embedding_size=hidden,
             hidden_size=hidden,
             num_hidden_layers=layers,
             num_attention_heads=heads,
             intermediate_size=4 * hidden,
-            max_position_embeddings=512,
-            hidden_dropout_prob=0.0,
-            attention_probs_dropout_prob=0.0,
-            initializer_range=DEVIATION,
             pad_token_id=tokenizer.pad_token_id,
         ),
         dtype=torch.float32,
@@ -100,109 +96,86 @@ def pretrain(
     texts = kept.drop_duplicates().tolist()
     characters, confusion = CharacterEncoder(tokenizer), read_confusion(settings)
     confusable = confusable_ids(characters, confusion) if confusion else {}
-    corruption = Corruption(characters, confusable)
+    masking = Masking(SHARES, mask_id=characters.mask_id, swap=confusing(confusable))
     print(f"{len(texts):,} sentences, {sum(map(len, texts)):,} characters")
-    _train(model, corruption, texts, folder, minutes, seed)
+    _train(model, characters, masking, texts, folder, minutes, seed)
 
 
-class Corruption:
-    """Sentences with characters hidden, confused, or left to be seen, that are to be named.
+def confusing(confusable: dict[int, NDArray[np.int32]]) -> Swap:
+    """A character that it is confused with, for one that has such; else itself.
 
     Args:
-        characters: of the tokenizer.
         confusable: for a token id those of the characters it is confused with.
     """
 
-    def __init__(
-        self, characters: CharacterEncoder, confusable: dict[int, NDArray[np.int32]]
-    ) -> None:
-        self.characters, self._confusable = characters, confusable
+    def swap(token: int, random: np.random.Generator) -> int:
+        others = confusable.get(token)
+        return token if others is None else int(others[random.integers(len(others))])
 
-    def example(self, ids: NDArray[np.int32], random: np.random.Generator) -> Example:
-        """A sentence's ids with special tokens, corrupted; targets where they are to be named."""
-        drawn = random.random(len(ids))
-        read = np.where(drawn < HIDDEN, self.characters.mask_id, ids)
-        for place in np.flatnonzero((drawn >= HIDDEN) & (drawn < HIDDEN + CONFUSED)):
-            others = self._confusable.get(int(ids[place]))
-            if others is not None:
-                read[place] = others[random.integers(len(others))]
-        wanted = np.where(drawn < HIDDEN + CONFUSED + SEEN, ids, IGNORE)
-        ends = self.characters.cls_id, self.characters.sep_id
-        return Example(
-            "",
-            np.array([ends[0], *read, ends[1]], dtype=np.int32),
-            np.array([IGNORE, *wanted, IGNORE], dtype=np.int32),
-        )
+    return swap
 
 
 def _train(
     model: Any,
-    corruption: Corruption,
+    characters: CharacterEncoder,
+    masking: Masking,
     texts: Sequence[str],
     folder: Path,
     minutes: float,
     seed: int,
 ) -> None:
     device = pick_device()
-    precision = pick_precision("auto", device)
     model.to(device).train()
-    encoded = [corruption.characters.ids(text[: LONGEST - 2]) for text in texts]
+    ends = np.array([characters.cls_id]), np.array([characters.sep_id])
+    encoded = [
+        np.concatenate([ends[0], characters.ids(text[: LONGEST - 2]), ends[1]]).astype(np.int32)
+        for text in texts
+    ]
     # Only characters that occur can be answers: a softmax over a third of the vocabulary.
-    answers = np.unique(np.concatenate(encoded)).astype(np.int64)
+    answers = np.unique(np.concatenate([ids[1:-1] for ids in encoded])).astype(np.int64)
     place = torch.full((len(model.get_input_embeddings().weight),), IGNORE)
     place[answers] = torch.arange(len(answers))
     rows, place = torch.from_numpy(answers).to(device), place.to(device)
-    vectors = [p for p in model.parameters() if p.ndim < 2]
-    matrices = [p for p in model.parameters() if p.ndim >= 2 and p.requires_grad]
-    optimizer = torch.optim.AdamW(
-        [
-            {"params": matrices, "weight_decay": WEIGHT_DECAY},
-            {"params": vectors, "weight_decay": 0.0},
-        ],
-        lr=LEARNING_RATE,
-        betas=(0.9, 0.98),
-        eps=1e-6,
-        fused=True,
-    )
     clock, saved = Clock(minutes * 60), 0.0
-    losses: list[float] = []
-    pad_id = corruption.characters.pad_id
+    epoch, losses = 0, list[float]()
     with progress_bar(round(minutes * 60), "pretrain", unit="s") as bar:
-        for epoch, batch in _batches(encoded, seed):
-            done = clock.elapsed_seconds / (minutes * 60)
-            if done >= 1:
-                break
-            random = np.random.default_rng([seed, epoch, int(batch[0])])
-            examples = [corruption.example(encoded[row], random) for row in batch]
-            for group in optimizer.param_groups:
-                group["lr"] = LEARNING_RATE * min(done / WARM_UP, (1 - done) / (1 - WARM_UP))
-            with precision.autocast():
-                loss = _loss(model, collate_to(examples, pad_id, device), rows, place)
-            loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), MAX_GRAD_NORM)
-            optimizer.step()
-            optimizer.zero_grad()
-            losses = [*losses[-199:], loss.item()]
+        for epoch, loss in masked_updates(
+            model,
+            lambda batch: _loss(model, batch, rows, place),
+            _batches(encoded, masking, characters.pad_id, device, seed),
+            RECIPE,
+            share_done=lambda: clock.elapsed_seconds / (minutes * 60),
+            precision=pick_precision("auto", device),
+        ):
+            losses = [*losses[-199:], loss]
+            mean = f"epoch {epoch + 1}, loss {np.mean(losses):.3f}"
             bar.update(round(clock.elapsed_seconds) - bar.n)
-            bar.set_postfix_str(f"epoch {epoch + 1}, loss {np.mean(losses):.3f}", refresh=False)
+            bar.set_postfix_str(mean, refresh=False)
             if clock.elapsed_seconds - saved > SAVE_EVERY_SECONDS:
                 model.save_pretrained(folder)
                 saved = clock.elapsed_seconds
-                bar.write(f"{saved / 60:.0f} min, epoch {epoch + 1}, loss {np.mean(losses):.3f}")
+                bar.write(f"{saved / 60:.0f} min, {mean}")
     model.save_pretrained(folder)
     print(f"{folder}: epoch {epoch + 1}, loss {np.mean(losses):.3f}")
 
 
 def _batches(
-    encoded: Sequence[NDArray[np.int32]], seed: int
-) -> Iterator[tuple[int, NDArray[np.int64]]]:
-    """Epoch and rows of each batch."""
-    lengths = [len(ids) + 2 for ids in encoded]
-    for epoch in range(EPOCHS):
+    encoded: Sequence[NDArray[np.int32]],
+    masking: Masking,
+    pad_id: int,
+    device: torch.device,
+    seed: int,
+) -> Iterator[tuple[int, Batch]]:
+    """Epoch and batch; the minutes end it."""
+    lengths = [len(ids) for ids in encoded]
+    for epoch in itertools.count():
         order = TrainingOrder(
             lengths, batch_size=1, batch_tokens=BATCH_TOKENS, epochs=1, seed=(seed, epoch)
         )
-        yield from ((epoch, rows) for rows in order.batches(0))
+        for rows in order.batches(0):
+            random = np.random.default_rng([seed, epoch, int(rows[0])])
+            examples = [masking.example(encoded[row], random) for row in rows]
+            yield epoch, collate_to(examples, pad_id, device)
 
 
 def _loss(model: Any, batch: Batch, rows: Tensor, place: Tensor) -> Tensor:

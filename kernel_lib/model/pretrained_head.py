@@ -30,6 +30,34 @@ def load_pretrained_head(folder: Path) -> dict[str, Tensor] | None:
     Raises:
         BackboneError: the files cannot be loaded.
     """
+    found = _load_parameters(folder)
+    if found is None:
+        return None
+    return {own: parameter.detach().clone() for own, _, parameter in found[1]}
+
+
+def with_pretrained_names(
+    folder: Path, backbone: dict[str, Tensor], head: dict[str, Tensor]
+) -> dict[str, Tensor]:
+    """An encoder and its head as the folder's own files name them.
+
+    Args:
+        folder: one that :func:`load_pretrained_head` finds a head in.
+        backbone: the encoder's tensors, by their names in the encoder.
+        head: those of the head, by our names.
+    """
+    found = _load_parameters(folder)
+    assert found, "the folder has a head"
+    prefix, parameters = found
+    return {
+        **{f"{prefix}{name}": tensor for name, tensor in backbone.items()},
+        **{name: head[own] for own, name, _ in parameters},
+    }
+
+
+def _load_parameters(folder: Path) -> tuple[str, list[tuple[str, str, Tensor]]] | None:
+    """What the encoder's names begin with, and of the head our names, the file's, the parameters;
+    None where there is no head that can be taken."""
     config: Any = read_config(folder)
     activation = str(getattr(config, "hidden_act", ""))
     if type(config) not in MODEL_FOR_MASKED_LM_MAPPING or not activation.startswith("gelu"):
@@ -51,11 +79,13 @@ def load_pretrained_head(folder: Path) -> dict[str, Tensor] | None:
     encoder = f"{model.base_model_prefix}."
     if any(not name.startswith(encoder) for name in (*loading["missing_keys"], *mismatched)):
         return None
-    return _head_of(model, encoder)
+    head = _head_of(model, encoder)
+    return None if head is None else (encoder, head)
 
 
-def _head_of(model: Any, encoder: str) -> dict[str, Tensor] | None:
-    """The head of a masked language model, by our names; None where it is of another form."""
+def _head_of(model: Any, encoder: str) -> list[tuple[str, str, Tensor]] | None:
+    """The head of a masked language model: our names, its own, and the parameters; None where it is
+    of another form."""
     decoder = model.get_output_embeddings()
     if decoder is None:
         return None
@@ -63,13 +93,14 @@ def _head_of(model: Any, encoder: str) -> dict[str, Tensor] | None:
     if not torch.equal(decoder.weight, model.get_input_embeddings().weight):
         return None
     own = {name: p for name, p in model.named_parameters() if not name.startswith(encoder)}
-    found = {"bias": decoder.bias}
+    biases = [name for name, parameter in own.items() if parameter is decoder.bias]
+    found = dict(zip(("bias",), biases, strict=False))
     for part, spellings in {"dense": ("dense",), "norm": ("LayerNorm", "layer_norm")}.items():
         for kind in ("weight", "bias"):
             endings = tuple(f"{spelling}.{kind}" for spelling in spellings)
-            fitting = [p for name, p in own.items() if name.endswith(endings)]
+            fitting = [name for name in own if name.endswith(endings)]
             if len(fitting) == 1:
                 found[f"{part}.{kind}"] = fitting[0]
-    if len(found) < 5 or found["bias"] is None:
+    if len(found) < 5:
         return None
-    return {name: parameter.detach().clone() for name, parameter in found.items()}
+    return [(mine, name, own[name]) for mine, name in found.items()]

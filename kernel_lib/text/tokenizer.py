@@ -120,6 +120,17 @@ def token_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
     return hashlib.sha256(json.dumps(ids).encode()).hexdigest()[:16]
 
 
+def check_tokens(folder: Path, tokenizer: PreTrainedTokenizerBase, written: str | None) -> None:
+    """Raises ArtifactError when a tokenizer that was loaded from a folder gives other ids than in
+    training, whose fingerprint was ``written``."""
+    found = token_fingerprint(tokenizer)
+    if found != written:
+        raise ArtifactError(
+            f"the tokenizer in {folder} gives other ids (fingerprint {found}) than "
+            f"in training ({written}): altered, or read differently by this version of tokenizers."
+        )
+
+
 def _from_sentencepiece(path: Path) -> PreTrainedTokenizerFast:
     """DeBERTa-v3's tokenizer: unigram pieces, the model's character map, [CLS] text [SEP]."""
     model = _sentencepiece_format().ModelProto()
