@@ -67,11 +67,17 @@ class Run:
         """Where a fold's files stand."""
         return self.folder / f"fold{fold}"
 
-    def finished_folds(self) -> list[int]:
-        """The folds whose manifest is there, in order."""
+    def finished_models(self) -> list[int]:
+        """The folds whose manifest is there, in order; last the model of all rows, if it is."""
         found = self.folder.glob(f"fold*/{MANIFEST}")
         numbers = (path.parent.name.removeprefix("fold") for path in found)
         return sorted(int(number) for number in numbers if number.isdecimal())
+
+    def finished_folds(self) -> list[int]:
+        """Those of them that were scored on rows they had not seen: all but the model of all rows,
+        whose number is ``n_folds``."""
+        all_rows = self.record["settings"].get("n_folds")
+        return [fold for fold in self.finished_models() if fold != all_rows]
 
 
 def open_run(folder: Path) -> Run:
@@ -96,7 +102,7 @@ def _is_record(record: Any) -> bool:
         return isinstance(value, float | int)
 
     needed = {"run_id": str, "task": str, "settings": dict, "identity": dict, "folds": list}
-    optional = {"pooled": dict, "target_means": list, "versions": dict}
+    optional = {"pooled": dict, "target_means": list, "versions": dict, "full_data": list}
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         return False
     if any(not isinstance(record.get(name), kind) for name, kind in needed.items()):
@@ -104,8 +110,9 @@ def _is_record(record: Any) -> bool:
     if any(not isinstance(record.get(name, kind()), kind) for name, kind in optional.items()):
         return False
     scores = record.get("pooled", {}).get("scores", {})
+    entries = [*record["folds"], *record.get("full_data", [])]
     return (
-        all(isinstance(entry, dict) and is_number(entry.get("fold")) for entry in record["folds"])
+        all(isinstance(entry, dict) and is_number(entry.get("fold")) for entry in entries)
         and isinstance(scores, dict)
         and all(map(is_number, (*scores.values(), *record.get("target_means", []))))
     )

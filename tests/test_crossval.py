@@ -15,7 +15,7 @@ from kernel_lib.artifacts import open_run
 from kernel_lib.errors import ArtifactError
 from kernel_lib.runtime.clock import Clock
 from kernel_lib.text.batches import collate_to
-from kernel_lib.training import update
+from kernel_lib.training import shares
 from kernel_lib.training.record import score_table
 from kernel_lib.training.state import RESUME
 
@@ -166,7 +166,7 @@ def test_each_fold_learns_from_each_row_of_the_others_once_an_epoch(
         learned.extend(example.id for example in examples)
         return collate_to(examples, pad_id, device)
 
-    monkeypatch.setattr(update, "collate_to", noting)  # prediction has another
+    monkeypatch.setattr(shares, "collate_to", noting)  # prediction has another
     case = make_case(epochs=2, folds=(1,), batch_size=3, gradient_accumulation_steps=2)
     case.cross_validate()
     others = [e.id for e, at in zip(case.examples, case.folds, strict=True) if at != 1]

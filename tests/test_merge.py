@@ -51,7 +51,7 @@ def without_report(monkeypatch: pytest.MonkeyPatch) -> None:
 def without_times(record: Any) -> Any:
     """A record but for what differs between any two runs."""
     if isinstance(record, dict):
-        drop = ("seconds", "output_dir")
+        drop = ("seconds", "peak_memory_bytes", "output_dir")
         return {key: without_times(part) for key, part in record.items() if key not in drop}
     return [without_times(part) for part in record] if isinstance(record, list) else record
 

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import NDArray
 
@@ -34,18 +33,15 @@ from kernel_lib.artifacts import (
     read_tensors,
     save_tensors,
 )
-from kernel_lib.errors import ArtifactError, DataError
-from kernel_lib.results.members import task_of
+from kernel_lib.errors import ArtifactError
+from kernel_lib.results.training_rows import TrainingRows, read_training_rows
 from kernel_lib.runtime.command import exit_status
 from kernel_lib.runtime.device import keep_freed_memory, pick_device, pick_precision
 from kernel_lib.runtime.files import read_json, sha256, write_json
 from kernel_lib.runtime.progress import progress_bar
 from kernel_lib.tasks.base import PredictingTask
-from kernel_lib.tasks.registry import restore_task
 from kernel_lib.text.batches import Example
-from kernel_lib.text.tokenizer import load_tokenizer
 from kernel_lib.training.passes import predict_in_passes
-from kernel_lib.training.record import examples_fingerprint
 
 
 @dataclass(frozen=True)
@@ -81,22 +77,21 @@ def write_half_copy(folder: Path, target: Path, data_dir: str) -> list[Change]:
         DataError: the data are not those of the run.
     """
     run = open_run(folder)
-    if not run.finished_folds():
+    if not run.finished_models():
         raise ArtifactError(f"{folder} has no finished fold: there are no weights to copy.")
     if target.exists():
         raise ArtifactError(f"{target} is there already. Remove it, or choose another place.")
     keep_freed_memory()
-    task = _task_on(run, data_dir)
-    examples, pad_id = _encode(run, task)
-    folds = _folds_of(run, examples)
+    rows = read_training_rows(run, data_dir)
     unfinished = target.with_name(f".{target.name}.tmp")
     shutil.rmtree(unfinished, ignore_errors=True)
     changes = []
     try:
-        for fold in run.finished_folds():
+        for fold in run.finished_models():
             read_manifest(run, fold, check=(WEIGHTS, CONFIG, OOF))
-            valid = [example for example, at in zip(examples, folds, strict=True) if at == fold]
-            changes.append(_copy_fold(run, fold, unfinished, task, valid, pad_id))
+            _copy_fold(run, fold, unfinished)
+        for fold in run.finished_folds():
+            changes.append(_measure(run, fold, unfinished, rows))
         for name in ("folds.csv", OOF, "report.html", RUN_RECORD):
             if (folder / name).is_file():
                 shutil.copyfile(folder / name, unfinished / name)
@@ -107,38 +102,22 @@ def write_half_copy(folder: Path, target: Path, data_dir: str) -> list[Change]:
     return changes
 
 
-def _task_on(run: Run, data_dir: str) -> PredictingTask:
-    settings = task_of(run).settings.replace(data_dir=data_dir)
-    return restore_task({**run.record, "settings": settings.to_dict()})
-
-
-def _encode(run: Run, task: PredictingTask) -> tuple[list[Example], int]:
-    """The training rows as the run saw them, and the padding id."""
-    tokenizer = load_tokenizer(run.folder / TOKENIZER)
-    examples = task.encode(task.read_train(), tokenizer)
-    if examples_fingerprint(examples) != run.record["identity"]["data"]:
-        raise DataError(
-            f"train.csv in {task.settings.data_dir or 'the inputs'} is not what {run.folder} was "
-            "trained on: other rows, order or values. Give its folder."
-        )
-    return examples, int(tokenizer.pad_token_id)
-
-
-def _folds_of(run: Run, examples: list[Example]) -> list[int]:
-    frame = pd.read_csv(run.folder / "folds.csv", dtype=str, keep_default_na=False)
-    fold_of = dict(zip(frame["id"], frame["fold"].map(int), strict=True))
-    ids = {example.row: example.id for example in examples if not example.start}
-    return [fold_of[ids[example.row]] for example in examples]
-
-
-def _copy_fold(
-    run: Run, fold: int, target: Path, task: PredictingTask, valid: list[Example], pad_id: int
-) -> Change:
+def _copy_fold(run: Run, fold: int, target: Path) -> None:
+    """Writes a fold, or the model of all rows, with its weights rounded."""
     source, copy = run.fold_folder(fold), target / f"fold{fold}"
     tensors = read_tensors(source / WEIGHTS)
     save_tensors(_rounded(tensors, source / WEIGHTS), copy / WEIGHTS)
     for name in (CONFIG, OOF, LOG):
         shutil.copyfile(source / name, copy / name)
+    manifest: dict[str, Any] = read_json(source / MANIFEST)
+    manifest["sha256"][WEIGHTS] = sha256(copy / WEIGHTS)
+    write_json(copy / MANIFEST, manifest)
+
+
+def _measure(run: Run, fold: int, target: Path, rows: TrainingRows) -> Change:
+    """What rounding did to a fold's predictions; noted in the copy's manifest."""
+    source, copy = run.fold_folder(fold), target / f"fold{fold}"
+    task, valid, pad_id = rows.task, rows.of_fold(fold), rows.pad_id
     before = _predict(task, source, source / WEIGHTS, valid, pad_id, f"fold {fold} as it is")
     after = _predict(task, source, copy / WEIGHTS, valid, pad_id, f"fold {fold} rounded")
 
@@ -146,8 +125,7 @@ def _copy_fold(
         return task.scores(task.oof_frame(valid, predictions))[task.score_name]
 
     change = Change(fold, score(before), score(after), task.largest_change(before, after))
-    manifest: dict[str, Any] = read_json(source / MANIFEST)
-    manifest["sha256"][WEIGHTS] = sha256(copy / WEIGHTS)
+    manifest: dict[str, Any] = read_json(copy / MANIFEST)
     manifest["half"] = {"before": change.before, "after": change.after, "largest": change.largest}
     write_json(copy / MANIFEST, manifest)
     return change

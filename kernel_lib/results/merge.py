@@ -41,7 +41,7 @@ def merge_runs(folders: Sequence[Path], target: Path) -> Run:
     sessions = [open_run(folder) for folder in folders]
     check_same_run(sessions)
     for run in sessions:
-        for fold in run.finished_folds():
+        for fold in run.finished_models():
             read_manifest(run, fold, check=(WEIGHTS, CONFIG, OOF))
     unfinished = target.with_name(f".{target.name}.tmp")
     shutil.rmtree(unfinished, ignore_errors=True)
@@ -60,10 +60,11 @@ def merge_runs(folders: Sequence[Path], target: Path) -> Run:
 
 def _with_all_folds(joined: Run, sessions: Sequence[Run]) -> Run:
     """The run with the setting ``folds`` as if one session had been asked for all of them."""
-    wanted = {fold for run in sessions for fold in task_of(run).settings.wanted_folds}
+    wanted = {fold for run in sessions for fold in task_of(run).settings.wanted_models}
     settings = task_of(joined).settings
-    folds = () if len(wanted) == settings.n_folds else tuple(sorted(wanted))
-    changed = settings.replace(folds=folds, resume_from=()).to_dict()
+    full_data = settings.n_folds in wanted
+    folds = () if wanted >= set(range(settings.n_folds)) else tuple(sorted(wanted))
+    changed = settings.replace(folds=folds, full_data=full_data, resume_from=()).to_dict()
     return Run(joined.folder, {**joined.record, "settings": changed})
 
 
@@ -77,7 +78,8 @@ def main() -> int:
     def work() -> None:
         run = merge_runs(options.runs, options.out)
         folds = ", ".join(map(str, run.finished_folds())) or "none"
-        print(f"{run.folder}: folds {folds} of {run.record['settings']['n_folds']}")
+        and_full = ", and the model of all rows" if run.record["full_data"] else ""
+        print(f"{run.folder}: folds {folds} of {run.record['settings']['n_folds']}{and_full}")
         print(score_line(run))
 
     return exit_status(work)

@@ -25,6 +25,7 @@ from kernel_lib.runtime.worker import Failure
 from kernel_lib.text.batches import Example
 from kernel_lib.training.fold_work import FoldJob, FoldWork
 from kernel_lib.training.forecast import GO_ON, reason_not_to_begin
+from kernel_lib.training.origins import find_origins
 from kernel_lib.training.record import open_or_begin, with_scores
 from kernel_lib.training.state import RESUME, Progress, read_progress
 from kernel_lib.training.task import Task
@@ -68,12 +69,13 @@ def cross_validate(
     world = World.enter()
     devices = pick_devices(settings.devices) if world.size == 1 else [world.device]
     backbone = find_backbone(settings.backbone)
+    origins = find_origins(task, tokenizer)
     run = _open_together(
         world,
         settings.run_folder,
-        lambda: open_or_begin(task, examples, folds, tokenizer, backbone),
+        lambda: open_or_begin(task, examples, folds, tokenizer, backbone, origins),
     )
-    work = FoldWork(task, examples, folds, tokenizer, backbone, run, world=world)
+    work = FoldWork(task, examples, folds, tokenizer, backbone, run, world=world, origins=origins)
     plan = _Plan(work, clock)
     places = make_places(devices, jobs=len(plan.unfinished()))
     precisions = (pick_precision(settings.precision, place.device).name for place in places)
@@ -104,7 +106,7 @@ def _open_together(world: World, folder: Path, open_or_begin: Callable[[], Run])
         return open_or_begin() if world.is_first or (folder / RUN_RECORD).exists() else None
 
     run = world.in_turn(find)
-    seen = "" if run is None else f"{run.id} {run.finished_folds()}"
+    seen = "" if run is None else f"{run.id} {run.finished_models()}"
     if not world.agrees(seen) or run is None:
         raise ArtifactError(
             f"the processes do not see the same run in {folder}: they have other settings or data, "
@@ -124,14 +126,14 @@ class _Plan:
 
     def __init__(self, work: FoldWork, clock: Clock) -> None:
         self._work, self._clock, self._settings = work, clock, work.task.settings
-        self._waiting = deque(self._settings.wanted_folds)
+        self._waiting = deque(self._settings.wanted_models)
         self._longest_seconds = 0.0  # of the folds that were finished here
         self._is_first = True
         self._failures: dict[int, Failure] = {}
 
     def unfinished(self) -> set[int]:
-        """The wanted folds that are not finished yet."""
-        return set(self._settings.wanted_folds) - set(self._work.run.finished_folds())
+        """The wanted folds that are not finished yet, the model of all rows among them."""
+        return set(self._settings.wanted_models) - set(self._work.run.finished_models())
 
     def look_ahead(self) -> None:
         """Reads all that earlier sessions saved; raises now, rather than while others work."""
@@ -155,7 +157,7 @@ class _Plan:
             job = FoldJob(
                 fold,
                 folds_to_finish=len(self.unfinished()) if self._is_first else 0,
-                shows_groups=fold == self._settings.wanted_folds[0],
+                shows_groups=fold == self._settings.wanted_models[0],
             )
             self._is_first = False
             return job
@@ -186,7 +188,7 @@ class _Plan:
             parts.append(f"not finished either: {', '.join(map(str, others))}")
         if any(failure.has_died for failure in self._failures.values()):
             parts.append("if the memory was full, devices=1 needs less")
-        finished = ", ".join(map(str, self._work.run.finished_folds())) or "none"
+        finished = ", ".join(map(str, self._work.run.finished_models())) or "none"
         raise TrainingError(
             f"{'; '.join(parts)}. Finished and saved in {self._work.run.folder}: {finished}. Run "
             "again to train the rest."
@@ -195,10 +197,12 @@ class _Plan:
     def _is_finished(self, fold: int) -> bool:
         """Whether it needs no training; says so."""
         run, task = self._work.run, self._work.task
-        if fold not in run.finished_folds():
+        if fold not in run.finished_models():
             return False
         manifest = read_manifest(run, fold, check=(WEIGHTS, OOF))
-        print(f"fold {fold}: finished before, {task.score_name} {manifest['score']:.4f}")
+        scored = fold in run.finished_folds()
+        what = f"{task.score_name} {manifest['score']:.4f}" if scored else "on all rows"
+        print(f"fold {fold}: finished before, {what}")
         return True
 
     def _reason_not_to_begin(self, fold: int) -> str:

@@ -15,12 +15,15 @@ from transformers import PreTrainedTokenizerFast
 from kernel_lib.artifacts import Run, finish_fold
 from kernel_lib.runtime.device import keep_freed_memory, pick_precision, seed_everything
 from kernel_lib.runtime.distributed import World
+from kernel_lib.runtime.peak_memory import PeakMemory
 from kernel_lib.runtime.worker import Station
 from kernel_lib.text.batches import Example
 from kernel_lib.text.order import training_order
+from kernel_lib.training.cost import FoldCost
 from kernel_lib.training.loop import FoldTrainer
 from kernel_lib.training.memory import release_memory
 from kernel_lib.training.optimizer import groups_table
+from kernel_lib.training.origins import Origins
 from kernel_lib.training.prediction import TokenLimit
 from kernel_lib.training.task import FoldResult, Machine, Task
 from kernel_lib.training.tracking import Tracker
@@ -57,6 +60,7 @@ class FoldWork:
         run: the run folder.
         limit: what memory was found to hold, here, by the folds before.
         world: the processes that train each fold together, this one alone as a rule.
+        origins: soft labels that are learned from instead, weights to begin with.
     """
 
     task: Task
@@ -67,6 +71,7 @@ class FoldWork:
     run: Run
     limit: TokenLimit = field(default_factory=TokenLimit)
     world: World = field(default_factory=World.single)
+    origins: Origins = field(default_factory=Origins)
 
     def __call__(self, job: FoldJob, station: Station) -> float | None:
         """Trains a fold and saves it.
@@ -88,15 +93,19 @@ class FoldWork:
         return training_order(self._train_rows(fold), self.task.settings, fold=fold).counts
 
     def _train(self, job: FoldJob, machine: Machine, tracker: Tracker) -> float | None:
+        memory = PeakMemory(machine.device)
         train = self._train_rows(job.fold)
         seed_everything(self.task.settings.seed + job.fold)
+        model = self.task.build_model(self.backbone, self.tokenizer, train)
+        # Also where a saved state follows: what the settings pull towards is as it was.
+        self.origins.put_weights(model, job.fold)
         trainer = FoldTrainer(
             self.task,
-            self.task.build_model(self.backbone, self.tokenizer, train),
+            model,
             run=self.run,
             fold=job.fold,
             train=train,
-            valid=[e for e, at in zip(self.examples, self.folds, strict=True) if at == job.fold],
+            valid=self._valid_rows(job.fold),
             pad_id=int(self.tokenizer.pad_token_id),
             machine=machine,
             tracker=tracker,
@@ -108,24 +117,32 @@ class FoldWork:
         if result is None:
             return None
         if self.world.is_first:
-            self._save(job.fold, trainer, result)
+            cost = FoldCost.of(trainer.model, trainer.groups, memory.peak_bytes())
+            print(f"fold {job.fold}: {cost}")
+            self._save(job.fold, trainer, result, cost)
         self.world.wait()  # from here on it is finished for all
         return result.seconds
 
     def _train_rows(self, fold: int) -> list[Example]:
-        return [e for e, at in zip(self.examples, self.folds, strict=True) if at != fold]
+        rows = self.origins.train_rows(self.examples, self.folds, fold)
+        return self.task.cut(rows, training=True)
 
-    def _save(self, fold: int, trainer: FoldTrainer, result: FoldResult) -> None:
+    def _valid_rows(self, fold: int) -> list[Example]:
+        rows = [e for e, at in zip(self.examples, self.folds, strict=True) if at == fold]
+        return self.task.cut(rows, training=False)
+
+    def _save(self, fold: int, trainer: FoldTrainer, result: FoldResult, cost: FoldCost) -> None:
         task = self.task
         backbone: Any = trainer.model.backbone
         summary: dict[str, Any] = {
             "score_name": task.score_name,
-            "score": result.scores[task.score_name],
+            "score": result.scores.get(task.score_name),
             "scores": result.scores,
             "rows": len(result.oof),
             "epoch": result.epoch,
             "seconds": round(result.seconds, 1),
             "precision": trainer.machine.precision.name,
+            "cost": cost.record(),
         }
         oof = result.oof.copy()
         oof.insert(1, "fold", fold)

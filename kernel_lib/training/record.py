@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from kernel_lib.runtime.device import versions
 from kernel_lib.runtime.files import sha256
 from kernel_lib.text.batches import Example
 from kernel_lib.text.tokenizer import save_tokenizer, token_fingerprint
+from kernel_lib.training.origins import FOLDS, Origins, SoftRows, folds_by_id
 from kernel_lib.training.sessions import differences, is_temporary, join_sessions
 from kernel_lib.training.state import RESUME
 from kernel_lib.training.task import Task
@@ -44,16 +45,49 @@ def open_or_begin(
     folds: NDArray[np.int64],
     tokenizer: PreTrainedTokenizerFast,
     backbone: Path,
+    origins: Origins | None = None,
 ) -> Run:
     """The run in ``output_dir``, or a new one, its record and tokenizer written.
 
     Args:
         task, examples, folds, tokenizer: as for :func:`cross_validate`.
         backbone: folder of the pretrained encoder.
+        origins: soft labels that are learned from instead, weights to begin with.
 
     Raises:
-        ArtifactError: the folder holds a run of other settings or data.
+        ArtifactError: the folder holds a run of other settings or data, or the origins are of
+            other folds.
         DataError: there are no examples.
+    """
+    return open_or_begin_with(
+        task,
+        examples,
+        folds,
+        tokens=token_fingerprint(tokenizer),
+        backbone=backbone_fingerprint(backbone),
+        save_tokenizers=lambda run_folder: save_tokenizer(tokenizer, run_folder / TOKENIZER),
+        origins=origins,
+    )
+
+
+def open_or_begin_with(
+    task: Task,
+    examples: Sequence[Example],
+    folds: NDArray[np.int64],
+    *,
+    tokens: str,
+    backbone: str,
+    save_tokenizers: Callable[[Path], object],
+    origins: Origins | None = None,
+) -> Run:
+    """As :func:`open_or_begin`, for a run with other than one encoder.
+
+    Args:
+        task, examples, folds: as for :func:`open_or_begin`.
+        tokens: fingerprint of the tokenizers.
+        backbone: fingerprint of the encoders.
+        save_tokenizers: writes the tokenizers into a new run's folder.
+        origins: as for :func:`open_or_begin`.
     """
     settings = task.settings
     folder = settings.run_folder
@@ -63,13 +97,19 @@ def open_or_begin(
         "task": task.name,
         "settings": json.loads(json.dumps(settings.result_values())),
         "data": examples_fingerprint(examples),
-        "tokens": token_fingerprint(tokenizer),
+        "tokens": tokens,
         "folds": digest(folds.tolist()),
-        "backbone": _backbone_fingerprint(backbone),
+        "backbone": backbone,
     }
     resources = task.resources()
     if resources:
         identity["resources"] = digest(resources)
+    origins, by_id = origins or Origins(), folds_by_id(examples, folds)
+    origins.check(identity, by_id, settings)
+    if origins.soft is not None:
+        identity["soft labels"] = _soft_fingerprint(origins.soft)
+    if origins.start is not None:
+        identity["first weights"] = digest(origins.start_fingerprint(settings.n_folds))
     run_id = digest(identity)
     if settings.resume_from and not (folder / RUN_RECORD).exists():
         earlier = [open_run(Path(session)) for session in settings.resume_from]
@@ -83,9 +123,8 @@ def open_or_begin(
             _remove_leftovers(run)
             run.record.update(settings=settings.to_dict(), versions=versions())
             return run
-    save_tokenizer(tokenizer, folder / TOKENIZER)
-    texts = {e.row: (e.id, fold) for e, fold in zip(examples, folds, strict=True) if not e.start}
-    write_csv(pd.DataFrame(texts.values(), columns=["id", "fold"]), folder / "folds.csv")
+    save_tokenizers(folder)
+    write_csv(pd.DataFrame(by_id.items(), columns=["id", "fold"]), folder / FOLDS)
     record: dict[str, Any] = {
         "format": FORMAT,
         "kernel_lib": __version__,
@@ -94,7 +133,7 @@ def open_or_begin(
         "settings": settings.to_dict(),
         "identity": identity,
         "versions": versions(),
-        "rows": len(texts),
+        "rows": len(by_id),
         **task.facts(examples),
         "resources": resources,
         "score_name": task.score_name,
@@ -117,7 +156,7 @@ def _check_same(run: Run, run_id: str, identity: dict[str, Any]) -> None:
 
 def _holds_work(run: Run) -> bool:
     """Whether anything was trained; a record alone may be replaced."""
-    return bool(run.finished_folds()) or any(run.folder.glob(f"fold*/{RESUME}"))
+    return bool(run.finished_models()) or any(run.folder.glob(f"fold*/{RESUME}"))
 
 
 def _remove_leftovers(run: Run) -> None:
@@ -125,7 +164,7 @@ def _remove_leftovers(run: Run) -> None:
     for path in run.folder.rglob(".*"):
         if is_temporary(path):
             path.unlink()
-    for fold in run.finished_folds():
+    for fold in run.finished_models():
         (run.fold_folder(fold) / RESUME).unlink(missing_ok=True)
 
 
@@ -140,7 +179,12 @@ def with_scores(task: Task, run: Run) -> Run:
     manifests = [read_manifest(run, fold) for fold in finished]
     record = dict(run.record)
     keys = ("fold", "rows", "scores", "seconds", "epoch", "precision")
-    record["folds"] = [{key: manifest[key] for key in keys} for manifest in manifests]
+    record["folds"] = [
+        {**{key: manifest[key] for key in keys}, "cost": manifest.get("cost", {})}
+        for manifest in manifests
+    ]
+    others = [fold for fold in run.finished_models() if fold not in finished]
+    record["full_data"] = [_of_all_rows(read_manifest(run, fold)) for fold in others]
     if finished:
         oof = pd.concat([read_oof(run, fold) for fold in finished], ignore_index=True)
         write_csv(oof, run.folder / OOF)
@@ -154,6 +198,10 @@ def with_scores(task: Task, run: Run) -> Run:
     run = Run(run.folder, record)
     save_record(run)
     return run
+
+
+def _of_all_rows(manifest: dict[str, Any]) -> dict[str, Any]:
+    return {key: manifest[key] for key in ("fold", "seconds", "epoch", "precision")}
 
 
 def score_table(run: Run) -> pd.DataFrame:
@@ -187,10 +235,11 @@ def score_line(run: Run) -> str:
         return "no fold is finished yet: run again to go on, with more time or fewer epochs"
     name = run.record["score_name"]
     score, error = pooled["scores"][name], pooled["standard_error"]
+    and_full = "; and a model of all rows, not scored" if run.record.get("full_data") else ""
     return (
         f"CV {name} {score:.4f} ± {error:.4f} (standard error), "
         f"{pooled['rows']:,} rows out of fold, {len(run.record['folds'])} folds, "
-        f"{format_seconds(pooled['seconds'])}"
+        f"{format_seconds(pooled['seconds'])}{and_full}"
     )
 
 
@@ -205,6 +254,14 @@ def examples_fingerprint(examples: Sequence[Example]) -> str:
     return whole.hexdigest()[:16]
 
 
-def _backbone_fingerprint(folder: Path) -> str:
+def _soft_fingerprint(soft: SoftRows) -> str:
+    """Hash of what each fold learns from."""
+    return digest(
+        [[fold, examples_fingerprint(rows)] for fold, rows in sorted(soft.by_fold.items())]
+    )
+
+
+def backbone_fingerprint(folder: Path) -> str:
+    """Hash of an encoder's configuration and weight files: 16 hexadecimal digits."""
     files = [path for path in sorted(folder.iterdir()) if path.suffix in (".safetensors", ".bin")]
     return digest({path.name: sha256(path) for path in [folder / "config.json", *files]})

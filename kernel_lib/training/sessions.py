@@ -72,7 +72,7 @@ def check_same_run(sessions: Sequence[Run]) -> None:
 
 def furthest(sessions: Sequence[Run]) -> Run:
     """The session with the most finished folds; of equals the first."""
-    return max(sessions, key=lambda run: len(run.finished_folds()))
+    return max(sessions, key=lambda run: len(run.finished_models()))
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> str:
@@ -83,7 +83,7 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> str:
         for name in dict.fromkeys((*then, *now))
         if then.get(name) != now.get(name)
     ]
-    keys = ("data", "tokens", "folds", "backbone")
+    keys = ("data", "tokens", "folds", "backbone", "soft labels", "first weights")
     parts += [f"other {key}" for key in keys if old.get(key) != new.get(key)]
     return "; ".join(parts) or "another task"
 
@@ -97,7 +97,7 @@ def _finished_folds(sessions: Sequence[Run]) -> dict[int, Run]:
     """Which session each finished fold is taken from: the first that has it."""
     found: dict[int, Run] = {}
     for run in sessions:
-        for fold in run.finished_folds():
+        for fold in run.finished_models():
             if fold not in found:
                 found[fold] = run
                 continue
