@@ -7,7 +7,12 @@ import math
 import numpy as np
 import pytest
 
-from kernel_lib.metrics.regression import mcrmse, mcrmse_standard_error, rmse_by_column
+from kernel_lib.metrics.regression import (
+    mcrmse,
+    mcrmse_difference_standard_error,
+    mcrmse_standard_error,
+    rmse_by_column,
+)
 
 TARGETS = np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 3.0], [2.0, 2.0]])
 PREDICTIONS = np.array([[1.0, 3.0], [3.0, 3.0], [1.0, 4.0], [2.0, 1.0]])
@@ -98,3 +103,42 @@ def test_the_standard_error_shrinks_with_the_root_of_the_rows_and_repeats() -> N
 
 def test_equal_errors_have_no_standard_error() -> None:
     assert mcrmse_standard_error(np.zeros((9, 2)), np.ones((9, 2))) == pytest.approx(0, abs=1e-12)
+
+
+def test_the_error_of_a_difference_agrees_with_the_delta_method() -> None:
+    """For one column, sqrt(a) - sqrt(b) of two means over the same rows: the standard error of the
+    mean of ``a_i / (2 sqrt(a)) - b_i / (2 sqrt(b))``."""
+    random = np.random.default_rng(4)
+    one = random.normal(size=(500, 1))
+    two = one + 0.3 * random.normal(size=(500, 1))
+    first, second = one[:, 0] ** 2, two[:, 0] ** 2
+    influence = first / (2 * math.sqrt(first.mean())) - second / (2 * math.sqrt(second.mean()))
+    expected = influence.std(ddof=1) / math.sqrt(500)
+    zeros = np.zeros((500, 1))
+    found = mcrmse_difference_standard_error(zeros, one, two, resamples=2000)
+    assert found == pytest.approx(expected, rel=0.06)
+    apart = math.hypot(*(mcrmse_standard_error(zeros, each) for each in (one, two)))
+    assert found < 0.5 * apart  # what is hard for both cancels
+
+
+def test_the_error_of_a_difference_draws_rows_as_that_of_a_score_does() -> None:
+    """Against predictions without a fault, the difference is the score."""
+    random = np.random.default_rng(5)
+    targets, errors = random.normal(size=(200, 3)), random.normal(size=(200, 3))
+    found = mcrmse_difference_standard_error(targets, targets + errors, targets, seed=3)
+    assert found == pytest.approx(mcrmse_standard_error(targets, targets + errors, seed=3))
+    assert mcrmse_difference_standard_error(targets, errors, errors) == 0
+
+
+def test_scores_of_repeats_are_averaged_before_they_are_compared() -> None:
+    random = np.random.default_rng(6)
+    targets, other = random.normal(size=(200, 2)), random.normal(size=(200, 2))
+    repeats = targets + random.normal(size=(3, 200, 2))
+    found = mcrmse_difference_standard_error(targets, repeats, other, resamples=200, seed=1)
+    draws = np.random.default_rng(1).integers(0, 200, size=(200, 200))
+    differences = [
+        np.mean([mcrmse(targets[draw], each[draw]) for each in repeats])
+        - mcrmse(targets[draw], other[draw])
+        for draw in draws
+    ]
+    assert found == pytest.approx(np.std(differences, ddof=1))

@@ -1,4 +1,4 @@
-"""From run folders to one prediction a row: fold by fold, mean over folds, mean over runs.
+"""From run folders to one prediction a row: fold by fold, mean over folds, blend of runs.
 
 A valid file is there in the first seconds, and each fold replaces it by a better one. What the
 time budget does not hold is left out, the least valuable first.
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from kernel_lib.artifacts import CONFIG, WEIGHTS, load_weights, read_manifest
 from kernel_lib.config import InferenceSettings
+from kernel_lib.results.combination import find_combination
 from kernel_lib.results.members import (
     Member,
     best_first,
@@ -65,7 +66,8 @@ def predict_submission(settings: InferenceSettings, clock: Clock | None = None) 
             before that stays.
     """
     clock = clock or Clock(settings.time_budget_seconds)
-    members = gather_members(find_runs(settings.runs))
+    combination = find_combination(gather_members(find_runs(settings.runs)), settings)
+    members = combination.members
     ranked = best_first(members)
     task = ranked[0].task
     for member in members:
@@ -85,10 +87,9 @@ def predict_submission(settings: InferenceSettings, clock: Clock | None = None) 
     with hire(work, places, clock=clock, name=str) as crew:
         for outcome in crew.outcomes(plan.next_visit):
             if plan.count(outcome):
-                # In the order they were found: the last digit is not to depend on who came first.
-                done = [each.mean() for each in members if each.predictions]
-                task.write(task.average(done), unseen, settings)
+                task.write(combination.predictions(task), unseen, settings)
     plan.print_outcome(members)
+    combination.print_outcome()
     plan.raise_failures()
     return path
 
@@ -113,7 +114,8 @@ class PredictWork:
         try:
             member = self.members[visit.member]
             values = _predict_fold(member, visit.fold, self.settings, clock, device)
-            found = Prediction(values, clock.elapsed_seconds - began)
+            seconds = clock.elapsed_seconds - began - member.task.seconds_shared
+            found = Prediction(values, seconds)
         except TimeIsUp as stop:
             found = Prediction(None, clock.elapsed_seconds - began, stop.more_seconds)
         release_memory(device)
