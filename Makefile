@@ -10,7 +10,7 @@ PAIR := $(or $(NB),fb3_train fb3_infer)
 export OMP_NUM_THREADS ?= $(shell nproc 2>/dev/null || echo 2)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test test-kaggle lint notebooks back dataset weights merge check rehearse push bench clean
+.PHONY: help setup demo run test test-kaggle lint notebooks back dataset weights merge blend soft adapt check rehearse push bench ablate clean
 
 help:  ## Show what there is to make
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -63,6 +63,15 @@ weights: $(READY)  ## Make a dataset of a run: make weights RUN=folder [NAME=fb3
 merge: $(READY)  ## Join folds of several notebooks: make merge RUNS="a/run b/run" OUT=build/run
 	@$(BIN)/python -m kernel_lib.results.merge $(RUNS) --out "$(OUT)"
 
+blend: $(READY)  ## Weigh several runs for inference: make blend RUNS="a/run b/run" OUT=build/blend
+	@$(BIN)/python -m kernel_lib.results.blend $(RUNS) --out "$(OUT)"
+
+soft: $(READY)  ## Label further texts with runs, for pseudo_labels: make soft RUNS="a/run" TEXTS=file.csv OUT=folder
+	@$(BIN)/python -m kernel_lib.results.soft $(RUNS) --texts "$(TEXTS)" --out "$(OUT)"
+
+adapt: $(READY)  ## Go on pretraining a backbone on texts: make adapt BACKBONE=folder TEXTS=file.csv OUT=folder
+	@$(BIN)/python -m kernel_lib.training.adapt "$(BACKBONE)" --texts "$(TEXTS)" --out "$(OUT)"
+
 check: $(READY)  ## Check metadata and notebooks against Kaggle's rules
 	@$(BIN)/python -m kernel_lib.offline.upload.metadata $(if $(OWNER),--owner $(OWNER))
 
@@ -82,6 +91,13 @@ bench: $(READY)  ## Compare speed and memory: make bench [DEVICE=cuda] [QUICK=1]
 	@$(BIN)/python -m kernel_lib.bench $(if $(DEVICE),--device $(DEVICE)) $(if $(QUICK),--quick) \
 		$(if $(DATA),--data "$(DATA)") $(if $(BACKBONE),--backbone "$(BACKBONE)") $(if $(RUN),--run "$(RUN)") \
 		$(if $(LAYERS),--layers $(LAYERS)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(OUT),--out "$(OUT)")
+
+ablate: $(READY)  ## Measure which techniques pay: make ablate [DATA=folder BACKBONE=folder] [ONLY=fgm,ema] [SEEDS=42,1]
+	@$(BIN)/python -m kernel_lib.bench.ablate $(if $(DATA),--data "$(DATA)") \
+		$(if $(BACKBONE),--backbone "$(BACKBONE)") $(if $(SETTINGS),--settings '$(SETTINGS)') \
+		$(if $(ONLY),--only $(ONLY)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(FOLDS),--folds $(FOLDS)) \
+		$(if $(TECHNIQUES),--techniques "$(TECHNIQUES)") $(if $(PROCESSES),--processes $(PROCESSES)) \
+		$(if $(OUT),--out "$(OUT)") $(ARGS)
 
 clean:  ## Remove build/ and caches; .venv stays
 	rm -rf build .pytest_cache .mypy_cache .ruff_cache
