@@ -193,6 +193,17 @@ def test_training_runs_once_and_inference_on_both_tests_with_what_training_left(
         assert set(sources["competition"].instead) == {"test.csv", "sample_submission.csv"}
 
 
+def test_what_is_attached_is_seen_by_notebooks_that_predict_alone(
+    runs, kernel, tmp_path: Path
+) -> None:
+    (tmp_path / "finished").mkdir()
+    kernels = [kernel("fb3_train"), kernel("fb3_infer", kernel_sources=["me/other"])]
+    passes, given = runs(kernels, settings="{}", attached=(tmp_path / "finished",))
+    assert [one.problems for one in passes] == [[]] * 5
+    names = [[source.name for source in one["sources"]] for one in given]
+    assert ["me/finished" in each for each in names] == [False, True, True]
+
+
 def test_without_a_competition_the_dataset_of_data_shows_the_tests_and_nothing_is_a_rerun(
     runs, kernel, material: Any
 ) -> None:

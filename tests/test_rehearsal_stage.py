@@ -100,9 +100,10 @@ def found(tmp_path: Path) -> Any:
     for name in ("data", "backbone", "sets/kernel-lib", "sets/deberta", "out"):
         (tmp_path / name).mkdir(parents=True)
 
-    def find(backbone: bool = True, **metadata: list[str]) -> list[Source]:
+    def find(backbone: bool = True, attached: Any = (), **metadata: list[str]) -> list[Source]:
         return find_sources(
             {"id": "me/fb3-infer", **metadata},
+            attached=attached,
             data=tmp_path / "data",
             backbone=tmp_path / "backbone" if backbone else None,
             datasets=tmp_path / "sets",
@@ -127,6 +128,32 @@ def test_each_input_is_stood_in_for_by_what_was_built_or_given(found, tmp_path: 
         {"test.csv": tmp_path / "test.csv"},
         *[{}] * 5,
     ]
+
+
+def test_attached_folders_are_datasets_and_stand_in_for_notebooks_that_did_not_run(
+    found, tmp_path: Path
+) -> None:
+    folders = [tmp_path / "fine tuned/run", tmp_path / "Blend_1"]
+    for folder in folders:
+        folder.mkdir(parents=True)
+    sources = found(kernel_sources=["me/fb3-train", "me/not-run"], attached=folders)
+    assert [(one.kind, one.name, one.folder) for one in sources] == [
+        ("notebook", "me/fb3-train", (tmp_path / "out").resolve()),
+        ("dataset", "me/fine-tuned", folders[0].resolve()),
+        ("dataset", "me/blend-1", folders[1].resolve()),
+    ]
+    with pytest.raises(DataError, match=r"reads the notebook me/not-run.*give ATTACH="):
+        found(kernel_sources=["me/not-run"])
+
+
+def test_an_attached_folder_that_is_not_there_or_cannot_be_a_dataset_is_named(
+    found, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match=r"ATTACH= names .*nowhere: there is no such folder"):
+        found(attached=[tmp_path / "nowhere"])
+    (tmp_path / "svr").mkdir()
+    with pytest.raises(DataError, match=r"ATTACH= names .*svr\. Rename it: .*6 to"):
+        found(attached=[tmp_path / "svr"])
 
 
 def test_without_a_competition_a_dataset_of_data_is_stood_in_for_by_the_data(

@@ -68,6 +68,8 @@ class Plan:
         limit_seconds: Kaggle's.
         hidden_rows: of the real hidden test, for the projection.
         isolation: empty: the best there is.
+        attached: further folders that predicting notebooks see as datasets: finished runs, the
+            weights of a blend, encoders.
     """
 
     data: Path
@@ -79,6 +81,7 @@ class Plan:
     limit_seconds: float = 9 * 3600.0
     hidden_rows: int = 2_700
     isolation: str = field(default_factory=best_isolation)
+    attached: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -81,6 +81,7 @@ def _run(
         datasets=plan.datasets,
         outputs=outputs,
         instead=test.files,
+        attached=plan.attached if kernel.predicts else (),
     )
     run = run_notebook(
         kernel.notebook,

@@ -10,8 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kernel_lib.errors import DataError
-from kernel_lib.offline.upload.templates import DATASET, placeholders, template_path
+from kernel_lib.errors import DataError, SettingsError
+from kernel_lib.offline.upload.templates import (
+    DATASET,
+    dataset_slug,
+    placeholders,
+    template_path,
+)
 
 NESTED, FLAT = "nested", "flat"
 DATA_SUFFIX = "-data"
@@ -161,6 +166,7 @@ def find_sources(
     datasets: Path,
     outputs: Mapping[str, Path],
     instead: Mapping[str, Path] | None = None,
+    attached: Sequence[Path] = (),
 ) -> list[Source]:
     """A folder here for every input that the metadata asks for.
 
@@ -173,6 +179,8 @@ def find_sources(
         datasets: folder of the built datasets, one a slug.
         outputs: working folders of notebooks that were run before, by slug.
         instead: the test's files, shown in place of those among the data.
+        attached: further folders, shown as datasets; with any, a notebook that was not run before
+            is left out, since they hold what it would have written.
 
     Raises:
         DataError: nothing here stands in for one of them.
@@ -191,6 +199,8 @@ def find_sources(
             "model": [backbone],
         }
         folder = next((path for path in candidates[kind] if path and path.is_dir()), None)
+        if folder is None and kind == "notebook" and attached:
+            continue
         if folder is None:
             cure = {
                 "competition": GIVE_DATA,
@@ -198,7 +208,8 @@ def find_sources(
                 if is_data
                 else f"run make dataset, which makes {datasets / slug}"
                 + ("" if ours else ", or give BACKBONE="),
-                "notebook": "rehearse that notebook too, before this one: NB='<train> <infer>'",
+                "notebook": "rehearse that notebook too, before this one: NB='<train> <infer>', or "
+                "give ATTACH=, folders of finished runs",
                 "model": "give BACKBONE=",
             }[kind]
             raise DataError(
@@ -207,7 +218,20 @@ def find_sources(
             )
         changed = instead or {} if is_data else {}
         found.append(Source(kind, name, folder.resolve(), changed))
-    return found
+    owner = str(metadata["id"]).partition("/")[0]
+    return [*found, *(_attached(folder, owner) for folder in attached)]
+
+
+def _attached(folder: Path, owner: str) -> Source:
+    """A folder as a dataset of its name; a run folder that is called ``run``, of its parent's."""
+    whole = folder.resolve()
+    if not whole.is_dir():
+        raise DataError(f"ATTACH= names {folder}: there is no such folder.")
+    name = whole.parent.name if whole.name == "run" else whole.name
+    try:
+        return Source("dataset", f"{owner}/{dataset_slug(name)}", whole)
+    except SettingsError as error:
+        raise DataError(f"ATTACH= names {folder}. Rename it: {error}") from None
 
 
 def data_among(inputs: Sequence[tuple[str, str]]) -> tuple[str, str] | None:
