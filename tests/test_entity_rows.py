@@ -85,7 +85,7 @@ def test_chinese_by_character_has_no_blanks(words: str, between: str) -> None:
         ({"tags": [["O"] * 6] * 7}, "row 't0' has 5 tokens and 6 tags"),
         (
             {"tags": [["O", "X-PER", "O", "O", "O"]] * 7},
-            "row 't0', tags, position 1: 'X-PER' is no",
+            "row 't0', tags, tag 2: 'X-PER' is no",
         ),
     ],
 )

@@ -99,10 +99,10 @@ def test_unequal_lengths_are_an_error_that_names_the_sentence() -> None:
 
 
 def test_unknown_tags_schemes_and_readings_are_errors() -> None:
-    with pytest.raises(DataError, match="Sentence b, position 1: 'X-P' is no tag of BIO"):
+    with pytest.raises(DataError, match="Sentence b, tag 2: 'X-P' is no tag of BIO"):
         entity_scores([["O"], ["O", "O"]], [["O"], ["O", "X-P"]], ids=["a", "b"])
-    with pytest.raises(SettingsError, match="scheme is 'BILOU'"):
-        entity_scores([["O"]], [["O"]], scheme="BILOU")
+    with pytest.raises(SettingsError, match="scheme is 'IOBES'"):
+        entity_scores([["O"]], [["O"]], scheme="IOBES")
     with pytest.raises(SettingsError, match="reading is 'default'; choose one of 'strict', 'len"):
         micro_f1_standard_error([["O"]], [["O"]], reading="default")
 

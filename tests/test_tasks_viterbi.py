@@ -192,7 +192,7 @@ def test_settings_that_cannot_be_are_refused() -> None:
     for bias in (np.nan, 101.0, -np.inf):
         with pytest.raises(SettingsError, match=r"o_bias of 'P' is .*; give -100 to 100"):
             decode(one, BIO, o_bias={"P": bias})
-    with pytest.raises(DataError, match="position 1: 'E-P' is no tag of BIO"):
+    with pytest.raises(DataError, match="tag 2: 'E-P' is no tag of BIO"):
         legal_transitions(["O", "E-P"])
     with pytest.raises(DataError, match="labels hold B-P more than once"):
         legal_transitions(["O", "B-P", "B-P"])

@@ -11,9 +11,10 @@ from kernel_lib.tasks.word_probabilities import SURE, by_word, from_json, to_jso
 from kernel_lib.text.batches import Example
 
 
-def window(words: list[int], start: int, stop: int, row: int = 0) -> Example:
+def window(words: list[int], start: int, stop: int, row: int = 0, lead: int = 0) -> Example:
     numbers = np.array(words, dtype=np.int32)
-    return Example("a", numbers, words=numbers, row=row, start=start, origin={"stop": stop})
+    origin = {"stop": stop, "lead": lead}
+    return Example("a", numbers, words=numbers, row=row, start=start, origin=origin)
 
 
 def values(examples: list[Example]) -> np.ndarray:
@@ -48,6 +49,12 @@ def test_words_without_a_token_are_no_entity_and_shift_nothing() -> None:
     assert found[0].tolist() == [1.0, 0.0]
     (other,) = by_word(examples, values(examples), outside=1)
     assert other[0].tolist() == [0.0, 1.0]
+
+
+def test_where_words_count_from_the_first_that_has_a_token_they_find_their_places() -> None:
+    examples = [window([-1, 0, 1, 2, -1], 0, 5, lead=2), window([-1, 1, 2, 3, -1], 3, 6, lead=2)]
+    (found,) = by_word(examples, values(examples), outside=0)
+    assert origins(found) == [(10, 0), (10, 0), (1, 1), (1, 2), (2, 2), (2, 3)]
 
 
 def test_windows_of_texts_may_come_in_any_order_of_texts() -> None:

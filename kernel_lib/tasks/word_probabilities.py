@@ -23,7 +23,7 @@ def by_word(
     A word without a token, a blank say, is no entity.
 
     Args:
-        examples: windows of texts.
+        examples: windows of texts, as ``encode_documents`` makes them.
         log_probabilities: ``(tokens, labels)``, meant at each word's first token.
         outside: number of the label O.
 
@@ -45,8 +45,10 @@ def _of_text(
     whole[:, outside] = 1.0
     for (example, found), (begin, end) in zip(windows, owner_spans(spans), strict=True):
         assert example.words is not None, "windows of words"
-        taken = first_places(example.words) & (example.words >= begin) & (example.words < end)
-        whole[example.words[taken]] = np.exp(found[taken])
+        lead = int(example.origin["lead"])  # words before the one that counts as 0
+        numbers = np.where(example.words >= 0, example.words + lead, example.words)
+        taken = first_places(numbers) & (numbers >= begin) & (numbers < end)
+        whole[numbers[taken]] = np.exp(found[taken])
     return whole
 
 
