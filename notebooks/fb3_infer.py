@@ -23,7 +23,7 @@
 # %% [markdown]
 # # FB3: infer
 #
-# Ensembles the fold weights of one or more training runs, offline.
+# Ensembles the folds of one or more runs, offline: fine-tuned ones and those on frozen features.
 #
 # - **Reads** run folders (the training notebook's output), the competition's `test.csv` and
 #   `sample_submission.csv`, and the `kernel_lib` dataset.
@@ -60,6 +60,7 @@ from kernel_lib.config import InferenceSettings
 
 settings = InferenceSettings(
     runs=(),  # run folders; empty: all that are attached
+    blend="",  # blend.json; empty: the one that is attached, or else the mean over runs
     eval_batch_tokens=8192,  # rows of a batch times its width; halved where memory is too small
     time_budget_seconds=8.5 * 3600,  # Kaggle's limit less half an hour
 ).overridden()  # by the environment variable KERNEL_LIB_SETTINGS, if it is set
@@ -77,7 +78,8 @@ for run in find_runs(settings.runs):
 # %% [markdown]
 # ## Predict
 #
-# Fold by fold, mean over folds, then over runs; clipped to the scale; checked against the sample.
+# Fold by fold, mean over the folds of a run, then over runs: by the weights of an attached
+# `blend.json` (`make blend`), or all alike; clipped to the scale; checked against the sample.
 
 # %%
 from kernel_lib.results.ensemble import predict_submission

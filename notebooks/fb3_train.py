@@ -53,7 +53,7 @@ print(describe_release(), "from", libraries[0])
 # ## Settings
 #
 # The only cell to edit. All names, meanings and defaults are in `kernel_lib/config/runs.py` and
-# `kernel_lib/tasks/regression.py`; inference reads them back from the run folder.
+# `kernel_lib/tasks/regression_settings.py`; inference reads them back from the run folder.
 
 # %% tags=["parameters"]
 from kernel_lib.tasks.regression import RegressionSettings, RegressionTask

@@ -12,13 +12,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from kernel_lib.artifacts import MANIFEST, RUN_RECORD, TOKENIZER, Run, open_run
+from kernel_lib.artifacts import MANIFEST, RUN_RECORD, Run, open_run
 from kernel_lib.errors import ArtifactError, SettingsError
 from kernel_lib.runtime.paths import input_folders, input_root
 from kernel_lib.tasks.base import PredictingTask
 from kernel_lib.tasks.registry import restore_task
 from kernel_lib.text.batches import Example
-from kernel_lib.text.tokenizer import load_tokenizer, token_fingerprint
 from kernel_lib.training.prediction import TokenLimit
 from kernel_lib.training.sessions import furthest
 
@@ -77,7 +76,7 @@ def find_runs(given: Sequence[str]) -> list[Run]:
         )
     runs = [open_run(folder) for folder in folders]
     for run in runs:
-        if not run.finished_folds():
+        if not run.finished_models():
             raise ArtifactError(f"{run.folder} has no finished fold (fold<n>/{MANIFEST}).")
     return runs
 
@@ -106,7 +105,7 @@ def gather_members(runs: Sequence[Run]) -> list[Member]:
     for name, sessions in zip(names, by_id.values(), strict=True):
         folds: dict[int, Run] = {}
         for run in sessions:
-            for fold in run.finished_folds():
+            for fold in run.finished_models():
                 if fold in folds:
                     print(f"{run.folder}: fold {fold} is also in {folds[fold].folder}; taken once")
                 folds.setdefault(fold, run)
@@ -148,7 +147,7 @@ def check_members(members: Sequence[Member]) -> None:
                 f"one run predicts {kind}, another {member.task.kind}: they cannot be averaged."
             )
         for run in member.sessions:
-            for entry in run.record["folds"]:
+            for entry in [*run.record["folds"], *run.record.get("full_data", [])]:
                 folder = run.fold_folder(entry["fold"])
                 if folder.is_dir() and entry["fold"] not in member.folds:
                     raise ArtifactError(
@@ -158,21 +157,14 @@ def check_members(members: Sequence[Member]) -> None:
 
 
 def encode_test(member: Member, test: pd.DataFrame) -> None:
-    """Encodes the test rows with the member's own tokenizer.
+    """Encodes the test rows as the member reads them.
 
     Raises:
-        ArtifactError: it gives other ids than in training.
+        ArtifactError: its tokenizer gives other ids than in training, or another part of what it
+            was trained with is missing.
     """
-    folder = furthest(member.sessions).folder / TOKENIZER
-    tokenizer = load_tokenizer(folder)
-    found, written = token_fingerprint(tokenizer), member.record["identity"].get("tokens")
-    if found != written:
-        raise ArtifactError(
-            f"the tokenizer in {folder} gives other ids (fingerprint {found}) than "
-            f"in training ({written}): altered, or read differently by this version of tokenizers."
-        )
-    member.examples = member.task.encode(test, tokenizer)
-    member.pad_id = int(tokenizer.pad_token_id)
+    run = furthest(member.sessions)
+    member.examples, member.pad_id = member.task.read_unseen(run, test)
 
 
 def _short_names(folders: Sequence[Path]) -> list[str]:

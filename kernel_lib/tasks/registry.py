@@ -10,12 +10,15 @@ from kernel_lib.errors import ArtifactError
 from kernel_lib.tasks.base import PredictingTask
 from kernel_lib.tasks.entities import EntityTask
 from kernel_lib.tasks.entity_settings import EntitySettings
+from kernel_lib.tasks.feature_settings import FeatureSettings
+from kernel_lib.tasks.features import FeatureTask
 from kernel_lib.tasks.regression import RegressionSettings, RegressionTask
 from kernel_lib.tasks.spelling import SpellingTask
 from kernel_lib.tasks.spelling_settings import SpellingSettings
 
 TASKS: dict[str, tuple[Callable[[Any], PredictingTask], type[TrainingSettings]]] = {
     RegressionTask.name: (RegressionTask, RegressionSettings),
+    FeatureTask.name: (FeatureTask, FeatureSettings),
     SpellingTask.name: (SpellingTask, SpellingSettings),
     EntityTask.name: (EntityTask, EntitySettings),
 }

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from torch import nn
 
 from kernel_lib.text.batches import Example, split_tokens
-from kernel_lib.training.prediction import predict
 from kernel_lib.training.task import Task
 
 
@@ -24,24 +23,23 @@ def predict_in_passes(
         model: of the task.
         examples: one or more encoded rows.
         bar: a progress bar for the first pass.
-        options: as for :func:`predict`.
+        options: as for :func:`kernel_lib.training.prediction.predict`.
 
     Returns:
-        As :func:`predict`; with more than one pass the passes' outputs stand side by side,
+        As ``predict``; with more than one pass the passes' outputs stand side by side,
         ``(tokens, passes * num_outputs)``. A row that is not read again has the same in all.
 
     Raises:
-        TrainingError, TimeIsUp: as :func:`predict`.
+        TrainingError, TimeIsUp: as ``predict``.
     """
-    predictor = task.predictor(model)
-    outputs = predict(predictor, examples, bar=bar, **options)
+    outputs = task.outputs(model, examples, bar=bar, **options)
     passes = [outputs]
     for _ in range(1, task.passes):
         again = task.read_again(examples, passes[-1])
         if not again:
             passes.append(passes[-1])
             continue
-        found = predict(predictor, list(again.values()), **options)
+        found = task.outputs(model, list(again.values()), **options)
         passes.append(_after_reading(task, examples, passes[-1], again, found))
     return passes[0] if len(passes) == 1 else np.concatenate(passes, axis=1)
 
