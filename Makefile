@@ -75,12 +75,12 @@ adapt: $(READY)  ## Go on pretraining a backbone on texts: make adapt BACKBONE=f
 check: $(READY)  ## Check metadata and notebooks against Kaggle's rules
 	@$(BIN)/python -m kernel_lib.offline.upload.metadata $(if $(OWNER),--owner $(OWNER))
 
-rehearse: dataset  ## Run notebooks as Kaggle would: make rehearse [NB="..."] [DATA=folder] [BACKBONE=folder] [ATTACH="run ..."]
+rehearse: dataset  ## Run notebooks as Kaggle would: make rehearse [NB="..."] [DATA=folder] [BACKBONE=folder] [ATTACH="run ..."] [WHOLE=1]
 	@$(BIN)/python -m kernel_lib.offline.rehearsal $(PAIR) $(if $(OWNER),--owner $(OWNER)) \
 		$(if $(DATA),--data "$(DATA)") $(if $(BACKBONE),--backbone "$(BACKBONE)") \
 		$(if $(SETTINGS),--settings '$(SETTINGS)') $(if $(LAYOUT),--layout $(LAYOUT)) \
 		$(if $(HOURS),--limit-hours $(HOURS)) $(if $(ROWS),--hidden-rows $(ROWS)) \
-		$(if $(ATTACH),--attach $(ATTACH))
+		$(if $(WHOLE),--whole-test) $(if $(ATTACH),--attach $(ATTACH))
 
 push: dataset  ## Upload datasets and notebooks: make push [NB="..."]; shows what it would do unless GO=1
 	@$(BIN)/python -m kernel_lib.offline.upload.package kernels $(if $(OWNER),--owner $(OWNER))

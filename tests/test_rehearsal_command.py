@@ -108,6 +108,8 @@ def test_the_projection_says_whether_the_real_test_fits(
     assert "hidden rows would take" not in verdict(broken, plan)
     quicker = [Pass("p", 9.0, 3, [HELD]), Pass("h", 8.0, 53, [HELD])]
     assert "would take about 9 s" in verdict(quicker, plan)
+    three = [*passes, Pass("w", 10.0 + 2697.0, 2700, [HELD])]
+    assert "would take about 45 min 07 s" in " ".join(verdict(three, plan_of(tmp_path)).split())
 
 
 # the order of things
@@ -191,6 +193,17 @@ def test_training_runs_once_and_inference_on_both_tests_with_what_training_left(
         assert sources["notebook"].folder == given[0]["folder"] / "working"
         assert sources["competition"].folder == material.competition
         assert set(sources["competition"].instead) == {"test.csv", "sample_submission.csv"}
+
+
+def test_the_datas_own_test_is_predicted_as_a_rerun_when_it_is_wanted(
+    runs, kernel, material: Any
+) -> None:
+    passes, given = runs([kernel()], whole_test=True)
+    assert passes[-1].title == "fb3-infer: whole test, 7 rows, nested mounts"
+    assert [one.problems for one in passes] == [[]] * 4
+    assert given[-1]["rerun"] and given[-1]["folder"].name == "fb3-infer-whole"
+    (shown,) = [one.instead for one in given[-1]["sources"] if one.instead]
+    assert shown["test.csv"] == (material.competition / "test.csv").resolve()
 
 
 def test_what_is_attached_is_seen_by_notebooks_that_predict_alone(

@@ -48,6 +48,7 @@ def rehearse_named(names: list[str], options: argparse.Namespace) -> None:
         limit_seconds=options.limit_hours * 3600,
         hidden_rows=options.hidden_rows,
         attached=tuple(options.attach),
+        whole_test=options.whole_test,
     )
     passes = rehearse(kernels, plan)
     print(verdict(passes, plan, notes=list(_notes(kernels, plan, made_up=not options.data))))
@@ -99,6 +100,7 @@ def main() -> int:
     parser.add_argument("--owner", help="your Kaggle name; default: the account on this machine")
     parser.add_argument("--settings", help=f"for training; default with --data: {QUICK}")
     parser.add_argument("--attach", type=Path, nargs="*", default=[], help="finished runs and more")
+    parser.add_argument("--whole-test", action="store_true", help="predict the data's own test too")
     parser.add_argument("--layout", choices=(BOTH, NESTED, FLAT), default=BOTH)
     parser.add_argument("--limit-hours", type=float, default=9.0)
     parser.add_argument("--hidden-rows", type=int, default=2_700, help="for the projection")

@@ -70,6 +70,7 @@ class Plan:
         isolation: empty: the best there is.
         attached: further folders that predicting notebooks see as datasets: finished runs, the
             weights of a blend, encoders.
+        whole_test: a third run of predicting notebooks, on the data's own test file, all of it.
     """
 
     data: Path
@@ -82,6 +83,7 @@ class Plan:
     hidden_rows: int = 2_700
     isolation: str = field(default_factory=best_isolation)
     attached: tuple[Path, ...] = ()
+    whole_test: bool = False
 
 
 @dataclass(frozen=True)

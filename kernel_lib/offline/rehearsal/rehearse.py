@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 
 from kernel_lib.offline.rehearsal import image
 from kernel_lib.offline.rehearsal.checks import Check, check_run
@@ -43,7 +44,7 @@ def rehearse(kernels: Sequence[Kernel], plan: Plan) -> list[Pass]:
     remove(plan.folder)
     plan.folder.mkdir(parents=True)
     lacking = image.hidden_modules(image.read_image())
-    public, hidden = _make_tests(plan)
+    tests = _make_tests(plan)
     outputs: dict[str, Path] = {}
     passes: list[Pass] = []
     for kernel in kernels:
@@ -55,7 +56,7 @@ def rehearse(kernels: Sequence[Kernel], plan: Plan) -> list[Pass]:
         passes.append(Pass(f"{kernel.title}: metadata", 0.0, 0, [check]))
         if rules:
             continue
-        for test in (public, hidden) if kernel.predicts else (hidden,):
+        for test in tests if kernel.predicts else tests[1:2]:
             one, working = _run(kernel, test, plan, lacking, outputs)
             passes.append(one)
         outputs[kernel.slug] = working
@@ -103,14 +104,20 @@ def _run(
     return Pass(title, run.outcome.seconds, rows, checks), run.working
 
 
-def _make_tests(plan: Plan) -> tuple[_Test, _Test]:
+def _make_tests(plan: Plan) -> list[_Test]:
+    """The public test, the hidden one and, if it is wanted, the data's own as it is."""
     folders = [plan.folder / name for name in ("data-public", "data-hidden")]
     counts = [write_public(plan.data, folders[0]), write_hidden(plan.data, folders[1])]
     public, hidden = [{name: folder / name for name in (TEST, SAMPLE)} for folder in folders]
-    return (
+    tests = [
         _Test("public test", public, counts[0], FLAT, rerun=False),
         _Test("hidden test", hidden, counts[1], NESTED, rerun=True),
-    )
+    ]
+    if plan.whole_test:
+        files = {name: (plan.data / name).resolve() for name in (TEST, SAMPLE)}
+        rows = len(pd.read_csv(files[TEST], usecols=[0], dtype=str))
+        tests.append(_Test("whole test", files, rows, NESTED, rerun=True))
+    return tests
 
 
 def source_notes(kernel: Kernel) -> list[str]:
