@@ -361,6 +361,7 @@ def test_a_damaged_run_is_named(base: RegressionSettings, tmp_path: Path) -> Non
 
 
 def test_every_own_technique_is_a_change_that_the_settings_take(base: RegressionSettings) -> None:
+    base = base.replace(epochs=2)  # in a single one AWP never begins
     techniques = own_techniques(base, layers=2)
     assert len({each.name for each in techniques}) == len(techniques) > 40
     refused = {}

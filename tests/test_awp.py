@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +14,11 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from kernel_lib.errors import SettingsError
+from kernel_lib.runtime.clock import Clock
 from kernel_lib.runtime.distributed import World
 from kernel_lib.tasks.regression import RegressionSettings
 from kernel_lib.text.batches import collate
-from kernel_lib.training.awp import AWP, encoder_matrices
+from kernel_lib.training.awp import AWP, batches_before_awp, encoder_matrices
 from tests.conftest import Case
 from tests.test_distributed import case_of, settings_of, together, trainer_of
 from tests.test_memory import LittleMemory
@@ -338,7 +341,7 @@ def test_wherever_memory_ends_the_update_stays_the_same(make_case, failing) -> N
 
 
 def test_it_begins_in_its_epoch_and_in_the_midst_of_one(make_case) -> None:
-    for start, attacked in ((0.5, 4), (1.0, 3), (9.0, 0)):
+    for start, attacked in ((0.5, 4), (1.0, 3), (1.9, 0)):
         trainer = make_case(
             **{**TWO_PASS, "awp_start_epoch": start}, batch_size=7, epochs=2, max_rows=40
         ).trainer()
@@ -437,13 +440,50 @@ def test_settings_that_contradict_each_other_are_refused() -> None:
             RegressionSettings(awp="no_extra_pass", optimizer=optimizer)
         RegressionSettings(awp="two_pass", fgm_epsilon=0, optimizer=optimizer)
     RegressionSettings(awp="no_extra_pass", fgm_epsilon=0.2)
+    with pytest.raises(SettingsError, match=r"awp_start_epoch=2\.0: with epochs=2 it would never"):
+        RegressionSettings(awp="no_extra_pass", awp_start_epoch=2, epochs=2)
+    RegressionSettings(awp_start_epoch=2, epochs=2)  # nothing is asked for
 
 
-def test_an_evaluation_is_guessed_by_two_passes_where_awp_begins_at_once(make_case) -> None:
-    guesses = {
-        start: make_case(**{**TWO_PASS, "awp_start_epoch": start})
-        .trainer()
-        .evaluator.cost_in_batches()
-        for start in (0, 1)
-    }
-    assert guesses[1] == 2 * guesses[0]
+@pytest.mark.parametrize(
+    ("start", "before"),
+    [(0.0, 0), (0.5, 1), (0.51, 2), (1.0, 2), (1.1, 3), (1.25, 5), (1.9, 11), (2.0, 12), (7, 16)],
+)
+def test_the_batches_before_it_are_those_of_epochs_of_unlike_length(start, before: int) -> None:
+    settings = RegressionSettings(**{**TWO_PASS, "awp_start_epoch": start}, epochs=8)
+    counts = (2, 10, 4)
+    assert batches_before_awp(counts, settings) == before
+    # As one goes through the fold, batch by batch.
+    done = [epoch + Fraction(n, of) for epoch, of in enumerate(counts) for n in range(of)]
+    assert before == sum(at < Fraction(str(start)) for at in done)
+
+
+def test_a_debug_run_has_it_after_as_large_a_part_of_the_training() -> None:
+    quick = RegressionSettings(awp="no_extra_pass", awp_start_epoch=2, epochs=5, debug=True)
+    assert (quick.epochs, quick.awp_start_epoch) == (1, 0.4)
+    assert RegressionSettings.from_dict(quick.to_dict()) == quick
+    full = quick.replace(debug=False)
+    assert (full.epochs, full.awp_start_epoch) == (5, 2.0)
+    assert RegressionSettings(debug=True).replace(awp="no_extra_pass").awp_start_epoch == 0.2
+
+
+def test_the_projection_knows_that_two_passes_begin_later(make_case) -> None:
+    """A pass over a batch takes a second: 3 batches of one, and 3 of two after AWP has begun."""
+    trainer = make_case(
+        **{**TWO_PASS, "awp_start_epoch": 1}, batch_size=7, epochs=2, max_rows=40
+    ).trainer()
+    trainer.evaluator.is_due = lambda *_: False
+    now, progress, pace = [0.0], trainer.state.progress, trainer.pace
+    trainer.machine = replace(trainer.machine, clock=Clock(99.0, now=lambda: now[0]))
+    trainer.model.register_forward_hook(lambda *_: now.__setitem__(0, now[0] + 1.0))
+    left, save = [], trainer._save_from_time_to_time
+
+    def noting() -> None:
+        left.append((now[0], pace.left_seconds(progress, trainer._work_done())))
+        save()
+
+    trainer._save_from_time_to_time = noting
+    trainer._train_epochs(FakeBar(), None)
+    evaluations = 2 * trainer.evaluator.cost_in_batches()  # a second a batch
+    assert [at for at, _ in left] == [1, 2, 3, 5, 7, 9]
+    assert [at + rest - evaluations for at, rest in left] == pytest.approx([9.0] * 6)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from kernel_lib.config import TrainingSettings
 from kernel_lib.runtime.clock import Clock
 from kernel_lib.training.forecast import (
     GO_ON,
@@ -109,11 +110,27 @@ def test_what_is_done_of_a_fold_is_counted_in_batches_of_unlike_epochs(left, beg
         NothingFinished(),
         saved,
         batches=(2, 4, 4),
+        settings=TrainingSettings(),
         longest_seconds=0.0,
         clock=Clock(100.0, now=iter([0.0, *[100.0 - left] * 9]).__next__),
     )
     assert (reason == "") == begun
     assert begun or "the rest of it takes about 30 s and 29 s are left" in reason
+
+
+@pytest.mark.parametrize(("left", "begun"), [(59.0, False), (61.0, True)])
+def test_of_a_fold_begun_before_the_batches_with_two_passes_count_twice(left, begun: bool) -> None:
+    """4 batches took 40 s, one pass each; the 3 that are left take two."""
+    reason = reason_not_to_begin(
+        NothingFinished(),
+        Progress(epoch=1, batch=2, seconds=40.0),
+        batches=(2, 5),
+        settings=TrainingSettings(awp="two_pass", fgm_epsilon=0.0, awp_start_epoch=1.4),
+        longest_seconds=0.0,
+        clock=Clock(100.0, now=iter([0.0, *[100.0 - left] * 9]).__next__),
+    )
+    assert (reason == "") == begun
+    assert begun or "the rest of it takes about 1 min 00 s" in reason
 
 
 @pytest.mark.parametrize(

@@ -134,7 +134,7 @@ class TrainingSettings(Settings):
     awp_epsilon: float = setting(1e-2, above=0)
     """Most that a weight moves, as a share of its size."""
     awp_start_epoch: float = setting(1.0, at_least=0)
-    """Epochs without AWP before the first one with it."""
+    """Epochs without AWP before the first one with it, fewer than ``epochs``."""
     averaging: str = setting("none", choices=("none", "ema", "swa"))
     """Evaluate and keep a running mean of the weights: exponential, or equal over the last ones."""
     ema_decay: float = setting(0.999, above=0, below=1)
@@ -153,11 +153,11 @@ class TrainingSettings(Settings):
             folders = (self.resume_from,) if self.resume_from else ()
             object.__setattr__(self, "resume_from", folders)
         super().__post_init__()
-        asked = {name: getattr(self, name) for name in ("n_folds", "folds", "epochs", "max_rows")}
-        object.__setattr__(self, "_asked", asked)
+        small: dict[str, Any] = {"n_folds": 2, "folds": (), "epochs": 1}
+        small["max_rows"] = min(self.max_rows or DEBUG_ROWS, DEBUG_ROWS)
+        small["awp_start_epoch"] = self.awp_start_epoch / self.epochs  # after as large a part
+        object.__setattr__(self, "_asked", {name: getattr(self, name) for name in small})
         if self.debug:
-            rows = min(self.max_rows or DEBUG_ROWS, DEBUG_ROWS)
-            small = {"n_folds": 2, "folds": (), "epochs": 1, "max_rows": rows}
             for name, value in small.items():
                 object.__setattr__(self, name, value)
         last = self.n_folds if self.full_data else self.n_folds - 1
@@ -184,6 +184,12 @@ class TrainingSettings(Settings):
             raise SettingsError(
                 f'awp="two_pass" and fgm_epsilon={self.fgm_epsilon}: choose one, each makes a '
                 'second pass of its own. Set fgm_epsilon=0, or awp="no_extra_pass".'
+            )
+        if self.awp != "off" and self.awp_start_epoch >= self.epochs:
+            raise SettingsError(
+                f'awp="{self.awp}" and awp_start_epoch={self.awp_start_epoch}: with epochs='
+                f"{self.epochs} it would never begin. Set a lower awp_start_epoch, 0 for at once, "
+                'or awp="off".'
             )
         if self.awp == "no_extra_pass" and self.optimizer != "adamw":
             raise SettingsError(

@@ -63,6 +63,12 @@ class RegressionSettings(TrainingSettings):
                 f"multi_sample_dropout={self.multi_sample_dropout}, but the head has no dropout: "
                 "all samples would be the same. Set head_dropout above 0."
             )
+        if self.init_from and self.reinit_layers:
+            raise SettingsError(
+                f"init_from={self.init_from!r} and reinit_layers={self.reinit_layers}: each fold "
+                "begins with all weights of that run, and what was drawn anew is overwritten. Set "
+                "reinit_layers=0."
+            )
         if 0 < self.inference_max_length < LEAST_LENGTH:
             raise SettingsError(
                 f"inference_max_length={self.inference_max_length} must be at least "

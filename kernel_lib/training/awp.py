@@ -22,7 +22,8 @@ few: a step ten times as long as elsewhere, on what FGM perturbs with a length o
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -30,8 +31,7 @@ from torch.optim import Optimizer
 
 from kernel_lib.config import TrainingSettings
 from kernel_lib.errors import SettingsError
-
-BACKBONE_PREFIX = "backbone."
+from kernel_lib.training.optimizer import BACKBONE_PREFIX
 
 
 def encoder_matrices(model: nn.Module) -> list[nn.Parameter]:
@@ -67,6 +67,20 @@ def make_awp(model: nn.Module, settings: TrainingSettings) -> AWP | None:
             'awp="off", or a lower freeze_layers.'
         )
     return AWP(model, learning_rate=settings.awp_learning_rate, epsilon=settings.awp_epsilon)
+
+
+def batches_before_awp(counts: Sequence[int], settings: TrainingSettings) -> int:
+    """The batches of a fold before the first one with AWP.
+
+    Args:
+        counts: batches of each epoch.
+        settings: for ``awp_start_epoch``.
+
+    Example: epochs of 10 batches each and a start of 1.25 give 13.
+    """
+    epochs = int(settings.awp_start_epoch)
+    part = sum(counts[epochs : epochs + 1]) * (settings.awp_start_epoch - epochs)
+    return sum(counts[:epochs]) + math.ceil(part - 1e-9)  # 1.1 less 1 is more than 0.1
 
 
 class AWP:

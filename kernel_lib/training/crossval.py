@@ -211,6 +211,7 @@ class _Plan:
             run,
             self._saved(fold),
             batches=self._work.batches(fold),
+            settings=self._settings,
             longest_seconds=self._longest_seconds,
             clock=self._clock,
         )

@@ -62,12 +62,9 @@ class Evaluator:
     def cost_in_batches(self) -> float:
         """How many training batches take about as long as an evaluation, rather too many.
 
-        A forward pass is a third of a training pass, or a sixth where FGM makes a second one, or
-        AWP from the first batch on.
+        A forward pass is a third of a training pass, or a sixth where FGM makes a second one.
         """
-        settings = self.task.settings
-        by_awp = settings.awp == "two_pass" and settings.awp_start_epoch == 0
-        passes = 4 if settings.fgm_epsilon > 0 or by_awp else 2
+        passes = 4 if self.task.settings.fgm_epsilon > 0 else 2
         return len(self.valid) / self.order.mean_rows / passes
 
     def predict(self, model: nn.Module, clock: Clock | None = None) -> NDArray[np.float32]:

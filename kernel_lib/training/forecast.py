@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from kernel_lib.artifacts import Run, read_manifest
+from kernel_lib.config import TrainingSettings
 from kernel_lib.runtime.clock import Clock, format_seconds
+from kernel_lib.training.awp import batches_before_awp
 from kernel_lib.training.state import Progress
 
 GO_ON = "attach this output and set resume_from to go on"
@@ -17,9 +19,25 @@ KNOWN_AFTER_SHARE = 0.02  # of a fold's batches
 LARGE_SHARE = 0.8
 
 
+def work(batches: int, counts: Sequence[int], settings: TrainingSettings) -> int:
+    """What the first so many batches of a fold take, in batches without AWP.
+
+    With ``two_pass`` each one from where AWP begins counts twice. FGM's second pass is in all of
+    them, and counts with the first.
+
+    Args:
+        batches: how many.
+        counts: batches of each epoch.
+        settings: for AWP.
+    """
+    if settings.awp != "two_pass":
+        return batches
+    return batches + max(0, batches - batches_before_awp(counts, settings))
+
+
 @dataclass
 class Pace:
-    """What the steps of a fold take in this session.
+    """What the steps of a fold take in this session. Batches are counted as :func:`work` does.
 
     Attributes:
         batches: of all epochs together.
@@ -124,6 +142,7 @@ def reason_not_to_begin(
     saved: Progress | None,
     *,
     batches: Sequence[int],
+    settings: TrainingSettings,
     longest_seconds: float,
     clock: Clock,
 ) -> str:
@@ -136,13 +155,17 @@ def reason_not_to_begin(
         run: its finished folds say what a fold takes.
         saved: where the fold stands, if it was begun before.
         batches: of each epoch of the fold.
+        settings: of the run.
         longest_seconds: of the folds finished in this session; 0: none was.
         clock: the budget.
     """
     finished = run.finished_folds()
     if not clock.allows(0):
         return "the time budget is used up" if finished or saved else ""
-    done = saved.batches_done(batches) / sum(batches) if saved else 0.0
+    done = 0.0
+    if saved:
+        behind, all_batches = saved.batches_done(batches), sum(batches)
+        done = work(behind, batches, settings) / work(all_batches, batches, settings)
     whole = longest_seconds
     if not whole and finished:
         whole = max(float(read_manifest(run, fold)["seconds"]) for fold in finished)

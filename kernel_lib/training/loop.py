@@ -18,7 +18,7 @@ from kernel_lib.text.order import training_order
 from kernel_lib.training.adversarial import FGM
 from kernel_lib.training.averaging import make_average
 from kernel_lib.training.evaluation import Evaluator
-from kernel_lib.training.forecast import GO_ON, Pace, projection
+from kernel_lib.training.forecast import GO_ON, Pace, projection, work
 from kernel_lib.training.memory import is_memory_full
 from kernel_lib.training.optimizer import make_optimizer, make_schedule, parameter_groups
 from kernel_lib.training.prediction import TimeIsUp
@@ -104,7 +104,7 @@ class FoldTrainer:
             tracker=tracker,
         )
         self.pace = Pace(
-            batches=sum(self.order.counts),
+            batches=work(sum(self.order.counts), self.order.counts, self.settings),
             evaluations=self.settings.evals_per_epoch * self.settings.epochs,
             evaluation_batches=self.evaluator.cost_in_batches(),
         )
@@ -126,7 +126,7 @@ class FoldTrainer:
         if self.machine.world.decide(self.resume_path.is_file()):
             self.state.load(self.resume_path, self.run.id)
         done = self.state.progress.batches_done(self.order.counts)
-        bar = progress_bar(self.pace.batches, f"fold {self.fold}", done=done)
+        bar = progress_bar(sum(self.order.counts), f"fold {self.fold}", done=done)
         self.say = self.updater.say = bar.write
         fgm = self.updater.make_fgm()
         try:
@@ -179,12 +179,12 @@ class FoldTrainer:
     def _update(self, group: Group, fgm: FGM | None, following: Group) -> float:
         """One optimizer update, timed and counted; returns its loss."""
         progress, clock = self.state.progress, self.machine.clock
-        begun, updates = clock.elapsed_seconds, progress.updates
+        begun, updates, done = clock.elapsed_seconds, progress.updates, self._work_done()
         loss = self.updater.update(group, fgm, following)
         if self.state.average and progress.updates > updates:
             self.state.average.count(progress.updates)
-        self.pace.count_update(len(group), clock.elapsed_seconds - begun)
         progress.batch += len(group)
+        self.pace.count_update(self._work_done() - done, clock.elapsed_seconds - begun)
         progress.evaluation_due = self.evaluator.is_due(progress, len(group))
         return loss
 
@@ -209,16 +209,20 @@ class FoldTrainer:
         """Says once, early, whether the budget is enough."""
         if not self.folds_to_finish or not self.pace.is_known:
             return
-        progress = self.state.progress
         line = projection(
             self.fold,
             fold_seconds=self.pace.fold_seconds,
-            left_seconds=self.pace.left_seconds(progress, progress.batches_done(self.order.counts)),
+            left_seconds=self.pace.left_seconds(self.state.progress, self._work_done()),
             folds=self.folds_to_finish,
             clock=self.machine.clock,
         )
         self.say(line)
         self.folds_to_finish = 0
+
+    def _work_done(self) -> int:
+        """What all batches so far took, as :func:`work` counts."""
+        counts = self.order.counts
+        return work(self.state.progress.batches_done(counts), counts, self.settings)
 
     def _postfix(self, loss: float) -> str:
         best = self.state.progress.best

@@ -33,6 +33,7 @@ from kernel_lib.model.mixout import MixoutLinear
 from kernel_lib.runtime.files import csv_engine
 from kernel_lib.runtime.paths import input_folders, input_root
 from kernel_lib.text.batches import Example
+from kernel_lib.text.tables import listed
 from kernel_lib.training.task import Task
 
 FOLDS = "folds.csv"
@@ -71,13 +72,13 @@ class SoftRows:
             raise DataError(str(error)) from None
         missing = sorted(set(range(n_folds)) - self.by_fold.keys())
         if missing:
-            raise DataError(f"{self.source} has no soft labels for fold {_listed(missing)}.")
+            raise DataError(f"{self.source} has no soft labels for fold {listed(missing)}.")
         for fold, examples in self.by_fold.items():
             known = [example.id for example in examples if folds.get(example.id) == fold]
             if known:
                 raise DataError(
                     f"{self.source}: fold {fold} would learn from rows that it is validated on: "
-                    f"{_listed(known)}. Make the soft labels again."
+                    f"{listed(known)}. Make the soft labels again."
                 )
 
 
@@ -177,7 +178,7 @@ def find_input(given: str, file: str, name: str) -> Path:
     if len(found) == 1:
         return found[0]
     if len(found) > 1:
-        raise ArtifactError(f"{name}={given!r} fits several folders: {_listed(found)}.")
+        raise ArtifactError(f"{name}={given!r} fits several folders: {listed(found)}.")
     raise ArtifactError(
         f"{name}={given!r}: no folder of that name here or under {input_root()} holds {file}. "
         "Attach it as an input, or give its path."
@@ -238,7 +239,7 @@ def _check_start(
     missing = sorted(set(needed) - set(start.finished_models()))
     if missing:
         raise ArtifactError(
-            f"{where} has no finished fold {_listed(missing)}, which this run is to begin with. "
+            f"{where} has no finished fold {listed(missing)}, which this run is to begin with. "
             "Train it, or join the folds of several notebooks (make merge)."
         )
 
@@ -247,8 +248,3 @@ def _with_mean_target(examples: Sequence[Example], row: int) -> Example:
     targets = np.stack([e.target for e in examples if e.target is not None])
     mean: NDArray[np.float32] = targets.mean(axis=0, dtype=np.float64).astype(np.float32)
     return replace(examples[0], target=mean, row=row)
-
-
-def _listed(values: Sequence[Any]) -> str:
-    shown = ", ".join(map(str, values[:5]))
-    return shown if len(values) <= 5 else f"{shown} and {len(values) - 5} more"

@@ -27,7 +27,7 @@ def level_rate(level: int, n_layers: int, settings: TrainingSettings) -> float:
     the layers stand in three groups, as equal as can be, the larger ones below, which learn at
     ``learning_rate`` / f, itself, and times f; level 0 learns with the lowest. Fewer than three
     layers have no highest group. A factor between layers is Howard & Ruder's (2018, arXiv
-    1801.06146, section 3.1, with 2.6); three groups are how Kaggle uses it.
+    1801.06146, section 3.2, with 2.6); three groups are how Kaggle uses it.
     """
     if level > n_layers:
         return settings.head_learning_rate

@@ -17,7 +17,7 @@ from kernel_lib.errors import TrainingError
 from kernel_lib.runtime.device import random_states, restore_random_states
 from kernel_lib.text.batches import Batch, Example
 from kernel_lib.training.adversarial import FGM, GradientProbe
-from kernel_lib.training.awp import make_awp
+from kernel_lib.training.awp import batches_before_awp, make_awp
 from kernel_lib.training.memory import MemoryFullElsewhere, is_memory_full, release_memory
 from kernel_lib.training.shares import Group, Share, ShareMaker
 from kernel_lib.training.state import TrainingState
@@ -40,7 +40,7 @@ class Updater:
         rows_per_update: where updates have more or fewer rows, as batches cut by tokens do, their
             mean. An update's gradient is then that of the sum of its rows' losses over this number,
             so that every row weighs the same. None: that of the mean over its rows.
-        counts: batches of each epoch, where AWP begins in the midst of one.
+        counts: batches of each epoch, for AWP to know when it begins; none: at once.
     """
 
     def __init__(
@@ -57,6 +57,7 @@ class Updater:
     ) -> None:
         self.task, self.state, self.fold, self.machine = task, state, fold, machine
         self.rows_per_update, self.counts = rows_per_update, counts
+        self.batches_before_awp = batches_before_awp(counts, task.settings)
         self.examples, self.world = train, machine.world
         self.shares = ShareMaker(
             task, state, fold=fold, train=train, pad_id=pad_id, machine=machine
@@ -141,10 +142,7 @@ class Updater:
         return loss
 
     def _awp_has_begun(self) -> bool:
-        progress = self.state.progress
-        of_epoch = self.counts[progress.epoch] if self.counts else 0
-        done = progress.epoch + (progress.batch / of_epoch if of_epoch else 0.0)
-        return done >= self.task.settings.awp_start_epoch
+        return self.state.progress.batches_done(self.counts) >= self.batches_before_awp
 
     def _backward_shares(
         self, shares: Sequence[Share], rows: float, fgm: FGM | None, measure: bool
@@ -153,7 +151,8 @@ class Updater:
 
         A batch goes through the model in parts when it is cut or shared, but what it gives stays
         the same: FGM's step is still one over the whole batch. Only for a loss that is no mean over
-        rows (``mcrmse``) cutting changes the function a little, as accumulating does.
+        rows (``mcrmse``, the rank loss) cutting changes the function a little, as accumulating
+        does.
 
         Args:
             shares: this process's, of each batch.
