@@ -174,6 +174,14 @@ def test_a_run_that_ends_without_weight_is_dropped_though_parts_had_use_for_it(
     assert search(true, runs).find([NNLS], keep_all=True).kept == [0, 1, 2]
 
 
+def test_runs_that_are_worse_than_nothing_leave_one_without_weight_and_no_crash() -> None:
+    random = np.random.default_rng(3)
+    true = random.normal(size=(90, 2))
+    runs = -true + random.normal(size=(2, 90, 2)) * 0.1
+    found = Search(true, runs, bounds=(-3.0, 3.0), splitting=FEW).find([NNLS])
+    assert len(found.kept) == 1 and not found.weights.values.any()
+
+
 def test_all_are_kept_where_that_is_asked_for() -> None:
     true, runs = alike(rows=90, members=2)
     runs = np.stack([runs[0], 9 - runs[1], runs[1]])

@@ -13,7 +13,10 @@ import pandas as pd
 import pytest
 
 from kernel_lib.artifacts import open_run
+from kernel_lib.config import InferenceSettings
 from kernel_lib.offline.execute import NotebookError, execute_notebook
+from kernel_lib.results.blend import blend_runs
+from kernel_lib.results.ensemble import predict_submission
 from tests.conftest import NO_NETWORK, ROOT
 
 FOLDER = ROOT / "notebooks"
@@ -147,6 +150,45 @@ def test_the_fb3_pair_from_train_csv_to_a_checked_submission(kaggle: Path, tmp_p
     values = found.drop(columns="text_id").to_numpy()
     assert np.isfinite(values).all() and values.std() > 0
     assert [path.name for path in (tmp_path / "infer").iterdir()] == ["submission.csv"]
+
+
+def test_a_blend_of_frozen_features_and_fine_tuned_folds(
+    kaggle: Path, make_case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KERNEL_LIB_KAGGLE_ROOT", str(kaggle))  # where the encoder is found again
+    printed = execute("fb3_features", kaggle, tmp_path / "features", **SMALL)
+    assert "CV mcrmse" in printed and "log_words" in printed
+    run = open_run(tmp_path / "features/run")
+    assert run.finished_folds() == [0, 1] and (run.folder / "report.html").is_file()
+    outputs = kaggle / "input/notebooks/somebody"
+    shutil.copytree(tmp_path / "features", outputs / "fb3-features")
+    make_case(output_dir=str(outputs / "fb3-train/run"), n_folds=2).cross_validate()
+    runs = [outputs / name / "run" for name in ("fb3-features", "fb3-train")]
+    found = blend_runs(runs, kaggle / "input/blend", method="ridge", keep_all=True)
+    weights, intercepts = found.found.weights.values, found.found.weights.intercepts
+    assert np.abs(weights[0] - weights[1]).max() > 0.01  # no mean
+
+    printed = execute("fb3_infer", kaggle, tmp_path / "infer")
+    assert "folds used: fb3-features/run: 0 1; fb3-train/run: 0 1" in printed
+    blended, *alone = [
+        pd.read_csv(path, index_col="text_id").to_numpy()
+        for path in (tmp_path / "infer/submission.csv", *predicted_alone(kaggle, runs, tmp_path))
+    ]
+    expected = intercepts + weights[0] * alone[0] + weights[1] * alone[1]
+    assert np.allclose(blended, np.clip(expected, 1, 5), atol=1e-4)
+    assert blended.std() > 0 and np.abs(alone[0] - alone[1]).max() > 1e-3
+
+
+def predicted_alone(root: Path, runs: list[Path], folder: Path) -> list[Path]:
+    """The submission of each run, without the blend."""
+    (data,) = (path.parent for path in (root / "input").rglob("sample_submission.csv"))
+    paths = []
+    for run in runs:
+        settings = InferenceSettings(
+            runs=(str(run),), data_dir=str(data), submission=str(folder / f"{run.parent.name}.csv")
+        )
+        paths.append(predict_submission(settings))
+    return paths
 
 
 def test_the_csc_pair_both_systems_stopped_resumed_ensembled(

@@ -16,8 +16,13 @@ from kernel_lib.artifacts import open_run, read_oof
 from kernel_lib.config import InferenceSettings
 from kernel_lib.errors import ArtifactError, SettingsError
 from kernel_lib.results import ensemble
+from kernel_lib.results.blend import blend_runs
+from kernel_lib.results.blend_search import Splitting
 from kernel_lib.results.ensemble import predict_submission
+from kernel_lib.results.half import write_half_copy
+from kernel_lib.results.merge import merge_runs
 from kernel_lib.results.report import write_report
+from kernel_lib.results.soft import write_soft_labels
 from kernel_lib.runtime.clock import Clock
 from kernel_lib.tasks import features as features_room
 from kernel_lib.tasks.feature_fits import predict_rows
@@ -176,6 +181,41 @@ def test_a_blend_with_fine_tuned_folds_is_the_mean_of_its_members(
         ensemble.load_weights(model, run.fold_folder(fold) / "model.safetensors")
         total = total + task.clip(predict_rows(model, features)) / 2
     assert np.allclose(alone[2].loc[test["text_id"]], total, atol=1e-5)
+
+
+def test_its_folds_teach_and_it_has_no_half_copy(make, make_case, material, tmp_path: Path) -> None:
+    tuned = make_case(output_dir=str(tmp_path / "tuned"))
+    runs = [cross_validate_features(*make("ridge")).folder, tuned.cross_validate().folder]
+    paths = []
+    for order in (runs, runs[::-1]):
+        settings = InferenceSettings(
+            runs=tuple(map(str, order)), data_dir=str(material.competition), precision="float32"
+        )
+        out = tmp_path / f"soft{len(paths)}"
+        paths.append(write_soft_labels(settings, material.competition / "test.csv", out))
+    first, second = (pd.read_csv(path).select_dtypes("float") for path in paths)
+    assert len(first) and np.allclose(first, second, atol=1e-6) and first.to_numpy().std() > 0
+    with pytest.raises(SettingsError, match="ridge is a run on frozen features"):
+        write_half_copy(runs[0], tmp_path / "half", str(material.competition))
+    assert not (tmp_path / "half").exists()
+
+
+def test_sessions_with_a_fold_each_are_joined_and_blended(make, tmp_path: Path) -> None:
+    whole = cross_validate_features(*make())
+    parts = [
+        cross_validate_features(*make(folds=(fold,), output_dir=str(tmp_path / f"part{fold}")))
+        for fold in (0, 1)
+    ]
+    joined = merge_runs([part.folder for part in parts], tmp_path / "joined")
+    assert joined.id == whole.id and joined.finished_folds() == [0, 1]
+    assert joined.record["pooled"]["scores"] == whole.record["pooled"]["scores"]
+    other = cross_validate_features(*make("tfidf_ridge")).folder
+    splitting = Splitting(parts=3, repeats=1)
+    outcomes = [
+        blend_runs(folders, tmp_path / "blend", method="ridge", keep_all=True, splitting=splitting)
+        for folders in ([whole.folder, other], [*(part.folder for part in parts), other])
+    ]
+    assert np.array_equal(*(each.found.weights.values for each in outcomes))
 
 
 def test_features_are_not_counted_as_the_time_of_the_next_fold(make, material, tmp_path) -> None:

@@ -192,6 +192,7 @@ def test_the_score_is_the_mean_over_targets_of_the_root_mean_square(make_case) -
         ({"multi_sample_dropout": 5}, "the head has no dropout"),
         ({"multi_sample_dropout": 5, "dropout": 0.1, "head_dropout": 0}, "the head has no dropout"),
         ({"inference_max_length": 7}, "at least 8"),
+        ({"init_from": "stage-one", "reinit_layers": 1}, "drawn anew is overwritten"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(changes: dict, message: str) -> None:

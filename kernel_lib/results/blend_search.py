@@ -227,10 +227,11 @@ class Search:
             method = simplest_of_the_best(trials)
             left, useless, losses = self.drop(method, kept, keep_all=keep_all)
             weights = self.weights(method, kept)
-            if not useless and not keep_all:
+            if losses and not useless and not keep_all:
                 # What would be predicted with for nothing: it has a weight in parts only.
                 score = self.nested(method, kept)
                 idle = [m for m, own in zip(kept, weights.values, strict=True) if not own.any()]
+                idle = idle if len(idle) < len(kept) else []
                 useless = [Dropped(m, method, score, score + losses[m]) for m in idle]
                 left = [m for m in kept if m not in idle]
             if not useless:

@@ -33,13 +33,14 @@ from kernel_lib.artifacts import (
     read_tensors,
     save_tensors,
 )
-from kernel_lib.errors import ArtifactError
+from kernel_lib.errors import ArtifactError, SettingsError
 from kernel_lib.results.training_rows import TrainingRows, read_training_rows
 from kernel_lib.runtime.command import exit_status
 from kernel_lib.runtime.device import keep_freed_memory, pick_device, pick_precision
 from kernel_lib.runtime.files import read_json, sha256, write_json
 from kernel_lib.runtime.progress import progress_bar
 from kernel_lib.tasks.base import PredictingTask
+from kernel_lib.tasks.features import FeatureTask
 from kernel_lib.text.batches import Example
 from kernel_lib.training.passes import predict_in_passes
 
@@ -74,6 +75,7 @@ def write_half_copy(folder: Path, target: Path, data_dir: str) -> list[Change]:
     Raises:
         ArtifactError: the run is damaged or has no finished fold, a weight does not fit float16,
             or ``target`` is there.
+        SettingsError: the run is on frozen features.
         DataError: the data are not those of the run.
     """
     run = open_run(folder)
@@ -81,6 +83,11 @@ def write_half_copy(folder: Path, target: Path, data_dir: str) -> list[Change]:
         raise ArtifactError(f"{folder} has no finished fold: there are no weights to copy.")
     if target.exists():
         raise ArtifactError(f"{target} is there already. Remove it, or choose another place.")
+    if run.record["task"] == FeatureTask.name:
+        raise SettingsError(
+            f"{folder} is a run on frozen features, whose arrays are small and computed with in "
+            "float64: float16 is for fine-tuned weights. Upload it as it is."
+        )
     keep_freed_memory()
     rows = read_training_rows(run, data_dir)
     unfinished = target.with_name(f".{target.name}.tmp")

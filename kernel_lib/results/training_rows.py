@@ -6,13 +6,12 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from kernel_lib.artifacts import TOKENIZER, Run
+from kernel_lib.artifacts import Run
 from kernel_lib.errors import DataError
 from kernel_lib.results.members import task_of
 from kernel_lib.tasks.base import PredictingTask
 from kernel_lib.tasks.registry import restore_task
 from kernel_lib.text.batches import Example
-from kernel_lib.text.tokenizer import load_tokenizer
 from kernel_lib.training.origins import read_folds
 from kernel_lib.training.record import examples_fingerprint
 
@@ -50,13 +49,13 @@ def read_training_rows(run: Run, data_dir: str) -> TrainingRows:
         data_dir: folder of ``train.csv``; empty: under the inputs.
 
     Raises:
+        ArtifactError: what the run read them with is not there, or gives other results.
         DataError: the data are not those of the run.
     """
     settings = task_of(run).settings.replace(data_dir=data_dir)
     task = restore_task({**run.record, "settings": settings.to_dict()})
-    tokenizer = load_tokenizer(run.folder / TOKENIZER)
     frame = task.read_train()
-    examples = task.encode(frame, tokenizer)
+    examples, pad_id = task.read_unseen(run, frame)
     if examples_fingerprint(examples) != run.record["identity"]["data"]:
         raise DataError(
             f"train.csv in {data_dir or 'the inputs'} is not what {run.folder} was trained on: "
@@ -65,4 +64,4 @@ def read_training_rows(run: Run, data_dir: str) -> TrainingRows:
     fold_of = read_folds(run)
     ids = {example.row: example.id for example in examples if not example.start}
     folds = [fold_of[ids[example.row]] for example in examples]
-    return TrainingRows(task, frame, examples, folds, int(tokenizer.pad_token_id))
+    return TrainingRows(task, frame, examples, folds, pad_id)

@@ -12,6 +12,7 @@ from typing import Any
 from kernel_lib.errors import DataError
 from kernel_lib.offline.home_tasks import HomeTask, task_of
 from kernel_lib.offline.rehearsal import image
+from kernel_lib.offline.rehearsal.declare import FEATURES, declare_outputs
 from kernel_lib.offline.rehearsal.plan import BOTH, Kernel, Plan
 from kernel_lib.offline.rehearsal.rehearse import rehearse, source_notes
 from kernel_lib.offline.rehearsal.stage import FLAT, NESTED
@@ -22,7 +23,7 @@ from kernel_lib.offline.upload.templates import BUILD, choose_owner
 from kernel_lib.runtime.command import exit_status
 
 QUICK = '{"debug": true}'
-TRAINING = ("_train", "_features")  # ends of the names of notebooks that hand in no submission
+TRAINING = ("_train", FEATURES)  # ends of the names of notebooks that hand in no submission
 MADE_UP_TRAIN_ROWS, MADE_UP_TEST_ROWS = 120, 20
 
 
@@ -50,8 +51,10 @@ def rehearse_named(names: list[str], options: argparse.Namespace) -> None:
         attached=tuple(options.attach),
         whole_test=options.whole_test,
     )
+    notes = declare_outputs(kernels)
     passes = rehearse(kernels, plan)
-    print(verdict(passes, plan, notes=list(_notes(kernels, plan, made_up=not options.data))))
+    notes += _notes(kernels, plan, made_up=not options.data)
+    print(verdict(passes, plan, notes=notes))
     if any(one.problems for one in passes):
         raise DataError("the rehearsal failed; nothing should be pushed like this.")
 

@@ -191,7 +191,7 @@ def find_sources(
     for kind, name in inputs:
         slug = name.rpartition("/")[2] if kind != "model" else name
         is_data = kind == "competition" or (kind, name) == data_source
-        ours = kind == "dataset" and _has_template(slug)
+        ours = kind == "dataset" and has_template(slug)
         candidates: dict[str, list[Path | None]] = {
             "competition": [data],
             "dataset": [data] if is_data else [datasets / slug, None if ours else backbone],
@@ -242,7 +242,7 @@ def data_among(inputs: Sequence[tuple[str, str]]) -> tuple[str, str] | None:
     return next(iter(competitions or datasets), None)
 
 
-def _has_template(slug: str) -> bool:
+def has_template(slug: str) -> bool:
     """Whether a dataset is one that the kit makes itself, under its own name."""
     name = slug + DATASET
     return template_path(name).is_file() and "SLUG" not in placeholders(name)
