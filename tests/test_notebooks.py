@@ -170,6 +170,7 @@ def test_a_blend_of_frozen_features_and_fine_tuned_folds(
 
     printed = execute("fb3_infer", kaggle, tmp_path / "infer")
     assert "folds used: fb3-features/run: 0 1; fb3-train/run: 0 1" in printed
+    shutil.rmtree(kaggle / "input/blend")
     blended, *alone = [
         pd.read_csv(path, index_col="text_id").to_numpy()
         for path in (tmp_path / "infer/submission.csv", *predicted_alone(kaggle, runs, tmp_path))
