@@ -14,15 +14,15 @@ import pandas as pd
 import pytest
 
 from kernel_lib.artifacts import OOF, Run, write_csv
+from kernel_lib.blending import blend
+from kernel_lib.blending.blend import PAGE, blend_runs, main
+from kernel_lib.blending.outcome import Outcome, to_blend
+from kernel_lib.blending.rows import read_rows
+from kernel_lib.blending.search import Splitting
+from kernel_lib.blending.view import facts, member_rows, method_rows, warnings
 from kernel_lib.errors import ArtifactError, DataError, SettingsError
 from kernel_lib.metrics.regression import mcrmse
-from kernel_lib.results import blend
-from kernel_lib.results.blend import PAGE, blend_runs, main
 from kernel_lib.results.blend_file import BLEND, read_blend
-from kernel_lib.results.blend_outcome import Outcome, to_blend
-from kernel_lib.results.blend_rows import read_rows
-from kernel_lib.results.blend_search import Splitting
-from kernel_lib.results.blend_view import facts, member_rows, method_rows, warnings
 from kernel_lib.runtime.files import sha256, write_json
 from kernel_lib.tasks.regression import RegressionSettings
 from kernel_lib.tasks.spelling_settings import SpellingSettings

@@ -7,8 +7,8 @@ import itertools
 import numpy as np
 import pytest
 
+from kernel_lib.blending.methods import ALPHAS, METHODS, Method, fit, moments, only
 from kernel_lib.metrics.regression import mcrmse
-from kernel_lib.results.blend_methods import ALPHAS, METHODS, Method, fit, moments, only
 from kernel_lib.results.blend_weights import Weights
 
 

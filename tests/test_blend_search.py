@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from kernel_lib.blending.methods import METHODS, Method, fit, moments
+from kernel_lib.blending.search import Search, Splitting, Trial, simplest_of_the_best
 from kernel_lib.errors import SettingsError
 from kernel_lib.metrics.regression import mcrmse
-from kernel_lib.results.blend_methods import METHODS, Method, fit, moments
-from kernel_lib.results.blend_search import Search, Splitting, Trial, simplest_of_the_best
 from kernel_lib.results.blend_weights import Weights
 from tests.test_blend_methods import essays
 

@@ -24,6 +24,7 @@ FLOORS = {
     "tasks": 5,
     "results": 6,
     "bench": 7,
+    "blending": 7,
 }
 OFFLINE_MAY_USE = {"errors", "config", "metrics", "runtime", "offline"}
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -13,9 +13,9 @@ import pandas as pd
 import pytest
 
 from kernel_lib.artifacts import open_run
+from kernel_lib.blending.blend import blend_runs
 from kernel_lib.config import InferenceSettings
 from kernel_lib.offline.execute import NotebookError, execute_notebook
-from kernel_lib.results.blend import blend_runs
 from kernel_lib.results.ensemble import predict_submission
 from tests.conftest import NO_NETWORK, ROOT
 

@@ -51,4 +51,4 @@ def test_a_decoding_is_told_in_words(spelling_runs) -> None:
 
 def test_a_run_without_a_finished_fold_has_no_corrections(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="has no finished fold yet"):
-        read_corrections(Run(tmp_path, {}))
+        read_corrections(Run(tmp_path, {"settings": {}}))

@@ -13,11 +13,11 @@ import pytest
 import torch
 
 from kernel_lib.artifacts import open_run, read_oof
+from kernel_lib.blending.blend import blend_runs
+from kernel_lib.blending.search import Splitting
 from kernel_lib.config import InferenceSettings
 from kernel_lib.errors import ArtifactError, SettingsError
 from kernel_lib.results import ensemble
-from kernel_lib.results.blend import blend_runs
-from kernel_lib.results.blend_search import Splitting
 from kernel_lib.results.ensemble import predict_submission
 from kernel_lib.results.half import write_half_copy
 from kernel_lib.results.merge import merge_runs

@@ -88,7 +88,7 @@ def read_blend(path: Path) -> Blend:
     """
     path = path / BLEND if path.is_dir() else path
     if not path.is_file():
-        raise ArtifactError(f"{path} is missing: make it with python -m kernel_lib.results.blend.")
+        raise ArtifactError(f"{path} is missing: make it with python -m kernel_lib.blending.blend.")
     content = read_json(path)
     if not isinstance(content, dict) or "members" not in content:
         raise ArtifactError(f"{path} is not a blend: damaged, or another file of that name.")

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from kernel_lib.config import InferenceSettings
 from kernel_lib.errors import ArtifactError
 from kernel_lib.results.blend_file import Blend, find_blend
-from kernel_lib.results.blend_rows import has_scale, scale_of
 from kernel_lib.results.members import Member
+from kernel_lib.results.scale import has_scale, scale_of
 from kernel_lib.tasks.base import PredictingTask
 
 

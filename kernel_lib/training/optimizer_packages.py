@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -22,7 +24,9 @@ def make_madgrad(groups: list[dict[str, Any]], epsilon: float) -> Optimizer:
 
     A group whose rate is 0 is passed over: the package would move its weights by a rounding.
     """
-    optimizer: Optimizer = _load("madgrad", "madgrad").MADGRAD(groups, eps=epsilon)
+    with _asked_for("madgrad", "madgrad"):
+        package = importlib.import_module("madgrad")
+    optimizer: Optimizer = package.MADGRAD(groups, eps=epsilon)
     optimizer.register_step_pre_hook(_pass_over_groups_at_rest)
     return optimizer
 
@@ -34,7 +38,8 @@ def make_adam8bit(groups: list[dict[str, Any]], epsilon: float) -> Optimizer:
         SettingsError: bitsandbytes is missing, or cannot make a step on this device, as older
             releases on a CPU.
     """
-    package = _load("adam8bit", "bitsandbytes")
+    with _asked_for("adam8bit", "bitsandbytes"):
+        package = importlib.import_module("bitsandbytes")
     device = groups[0]["params"][0].device
     probe = nn.Parameter(torch.zeros(SMALLEST_8_BIT, device=device))
     probe.grad = torch.ones_like(probe)
@@ -50,9 +55,11 @@ def make_adam8bit(groups: list[dict[str, Any]], epsilon: float) -> Optimizer:
     return optimizer
 
 
-def _load(choice: str, package: str) -> Any:
+@contextlib.contextmanager
+def _asked_for(choice: str, package: str) -> Iterator[None]:
+    """Raises SettingsError where the package cannot be imported."""
     try:
-        return importlib.import_module(package)
+        yield
     except Exception as error:  # bitsandbytes looks for a GPU's libraries when it is imported
         raise SettingsError(
             f'optimizer="{choice}" needs the package {package}, which cannot be imported here '

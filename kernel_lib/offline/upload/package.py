@@ -33,7 +33,7 @@ from kernel_lib.runtime.release import RELEASE_RECORD
 
 LIBRARY = Path(__file__).parents[2]
 LIBRARY_SLUG, WHEELS_SLUG = "kernel-lib", "kernel-lib-wheels"
-LAPTOP_ONLY = ("offline", "bench")  # this room, and what measures
+LAPTOP_ONLY = ("offline", "bench", "blending")  # this room, what measures, and what weighs
 GIT_TIMEOUT_SECONDS = 30.0
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from kernel_lib import __version__
-from kernel_lib.results.blend_outcome import Outcome
+from kernel_lib.blending.outcome import Outcome
 from kernel_lib.results.chart import (
     BLUE,
     FAINT,

@@ -1,9 +1,9 @@
 """One blend of several runs: how to weigh them, found on their out-of-fold predictions.
 
-    python -m kernel_lib.results.blend build/base/run build/svr/run --out build/blend
+    python -m kernel_lib.blending.blend build/base/run build/svr/run --out build/blend
 
 Writes ``blend.json``, which inference reads, and ``blend.html``. Every choice goes by scores of
-rows that the weights were not learned from (``blend_search``).
+rows that the weights were not learned from (``search``).
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from kernel_lib.blending.methods import METHODS, NAMES, WEIGHING, Method
+from kernel_lib.blending.outcome import Outcome, examine, to_blend
+from kernel_lib.blending.rows import read_rows
+from kernel_lib.blending.search import Splitting
+from kernel_lib.blending.view import print_outcome, write_page
 from kernel_lib.errors import SettingsError
 from kernel_lib.results.blend_file import BLEND
-from kernel_lib.results.blend_methods import METHODS, NAMES, WEIGHING, Method
-from kernel_lib.results.blend_outcome import Outcome, examine, to_blend
-from kernel_lib.results.blend_rows import read_rows
-from kernel_lib.results.blend_search import Splitting
-from kernel_lib.results.blend_view import print_outcome, write_page
 from kernel_lib.runtime.command import exit_status
 
 AUTO = "auto"

@@ -13,24 +13,11 @@ from numpy.typing import NDArray
 from kernel_lib.artifacts import OOF, Run, open_run, read_oof
 from kernel_lib.errors import ArtifactError, DataError, SettingsError
 from kernel_lib.results.members import Member, check_members, gather_members
+from kernel_lib.results.scale import Scale, scale_of
 from kernel_lib.text.tables import listed
 
 FEWEST_ROWS = 30
 SAME_VALUE = 1e-5  # true values may have gone through float32 in one run and not in another
-
-
-@dataclass(frozen=True)
-class Scale:
-    """What is predicted.
-
-    Attributes:
-        targets: names of the columns.
-        lowest, highest: the range of their values.
-    """
-
-    targets: tuple[str, ...]
-    lowest: float
-    highest: float
 
 
 @dataclass(frozen=True)
@@ -93,26 +80,6 @@ def scored_folds(member: Member) -> dict[int, Run]:
     """The folds of a run that have out-of-fold predictions; a model of all rows has none."""
     folds = member.folds.items()
     return {fold: run for fold, run in folds if fold in run.finished_folds()}
-
-
-def has_scale(member: Member) -> bool:
-    """Whether a run predicts numbers, so that it can be blended by weights."""
-    return bool(getattr(member.task.settings, "target_columns", ()))
-
-
-def scale_of(member: Member) -> Scale:
-    """The columns that a run predicts and their range.
-
-    Raises:
-        SettingsError: its predictions are no numbers on a scale.
-    """
-    if not has_scale(member):
-        raise SettingsError(
-            f"{member.name} is a run of the task {member.task.name}: only runs that predict "
-            "numbers are blended by weights. Others are averaged at inference, without a blend."
-        )
-    names = ("target_columns", "target_min", "target_max")
-    return Scale(*(getattr(member.task.settings, name) for name in names))
 
 
 def _table(member: Member) -> pd.DataFrame:

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from kernel_lib.blending.methods import METHODS, Method, fit, moments, only
 from kernel_lib.errors import SettingsError
 from kernel_lib.metrics.regression import mcrmse, mcrmse_difference_standard_error
-from kernel_lib.results.blend_methods import METHODS, Method, fit, moments, only
 from kernel_lib.results.blend_weights import FloatArray, Weights
 
 

@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kernel_lib.blending.methods import Method
+from kernel_lib.blending.rows import OofRows, scored_folds
+from kernel_lib.blending.search import Found, Search, Splitting
 from kernel_lib.metrics.regression import (
     mcrmse,
     mcrmse_difference_standard_error,
@@ -16,9 +19,6 @@ from kernel_lib.metrics.regression import (
     rmse_by_column,
 )
 from kernel_lib.results.blend_file import Blend, Part
-from kernel_lib.results.blend_methods import Method
-from kernel_lib.results.blend_rows import OofRows, scored_folds
-from kernel_lib.results.blend_search import Found, Search, Splitting
 from kernel_lib.runtime.device import versions
 
 MAX_LEVELS = 12  # more different true values are no scale of levels to round to
