@@ -19,6 +19,8 @@ from kernel_lib.errors import SettingsError
 from kernel_lib.metrics.regression import mcrmse, mcrmse_difference_standard_error
 from kernel_lib.results.blend_weights import FloatArray, Weights
 
+ROUNDING = 1e-9  # scores nearer than this are the same
+
 
 @dataclass(frozen=True)
 class Splitting:
@@ -205,7 +207,7 @@ class Search:
         while len(left) > 1:
             without = {one: self.nested(method, [m for m in left if m != one]) for one in left}
             least = min(left, key=lambda one: without[one])
-            if keep_all or without[least] > score:
+            if keep_all or without[least] > score + ROUNDING:
                 return left, dropped, {one: value - score for one, value in without.items()}
             dropped.append(Dropped(least, method, score, without[least]))
             left.remove(least)
