@@ -6,4 +6,7 @@
 - ``processes``: each measurement in a fresh process; ``meters``: time, memory, arithmetic.
 - ``end_to_end``, ``cells``, ``precisions``, ``growth``: the four parts; ``run``: all of them.
 - ``table``, ``plot``: what comes out.
+
+Also here: ``ablate`` and what begins with it, which technique pays, each against the base in paired
+runs; ``spelling``, floors and test sets; ``pretrain``, a small encoder from nothing.
 """
