@@ -64,13 +64,13 @@ merge: $(READY)  ## Join folds of several notebooks: make merge RUNS="a/run b/ru
 	@$(BIN)/python -m kernel_lib.results.merge $(RUNS) --out "$(OUT)"
 
 blend: $(READY)  ## Weigh several runs for inference: make blend RUNS="a/run b/run" OUT=build/blend
-	@$(BIN)/python -m kernel_lib.blending.blend $(RUNS) --out "$(OUT)"
+	@$(BIN)/python -m kernel_lib.blending.blend $(RUNS) --out "$(OUT)" $(ARGS)
 
 soft: $(READY)  ## Label further texts with runs, for pseudo_labels: make soft RUNS="a/run" TEXTS=file.csv OUT=folder
-	@$(BIN)/python -m kernel_lib.results.soft $(RUNS) --texts "$(TEXTS)" --out "$(OUT)"
+	@$(BIN)/python -m kernel_lib.results.soft $(RUNS) --texts "$(TEXTS)" --out "$(OUT)" $(ARGS)
 
 adapt: $(READY)  ## Go on pretraining a backbone on texts: make adapt BACKBONE=folder TEXTS=file.csv OUT=folder
-	@$(BIN)/python -m kernel_lib.training.adapt "$(BACKBONE)" --texts "$(TEXTS)" --out "$(OUT)"
+	@$(BIN)/python -m kernel_lib.training.adapt "$(BACKBONE)" --texts "$(TEXTS)" --out "$(OUT)" $(ARGS)
 
 check: $(READY)  ## Check metadata and notebooks against Kaggle's rules
 	@$(BIN)/python -m kernel_lib.offline.upload.metadata $(if $(OWNER),--owner $(OWNER))
