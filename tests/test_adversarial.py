@@ -44,6 +44,12 @@ def attack(fgm: FGM, words: Words = WORDS) -> AbstractContextManager[torch.Tenso
     return fgm.attack(words, fgm.gradient(words))
 
 
+@torch.no_grad()
+def rows_read(words: nn.Embedding) -> torch.Tensor:
+    """What the layer gives for each row of its table."""
+    return words(torch.arange(words.num_embeddings))
+
+
 class Toy(nn.Module):
     """Word embeddings and a small network on their masked sum."""
 
@@ -67,7 +73,7 @@ def test_the_step_is_epsilon_long_along_the_gradient_and_only_on_used_rows(toy: 
     toy(IDS, MASK).backward()
     gradient = toy.words.weight.grad.clone()
     with attack(fgm) as weight:
-        moved = toy.words.weight.detach() - before
+        moved = rows_read(toy.words) - before
     assert weight == 1
     assert moved.norm().item() == pytest.approx(0.7, rel=1e-5)
     assert torch.allclose(moved, 0.7 * gradient / gradient.norm(), atol=1e-6)
@@ -87,8 +93,9 @@ def test_weights_are_bit_for_bit_as_before(toy: Toy) -> None:
     before = toy.words.weight.detach().clone()
     toy(IDS, MASK).backward()
     with attack(fgm):
-        assert not torch.equal(toy.words.weight, before)
-    assert torch.equal(toy.words.weight, before)
+        assert not torch.equal(rows_read(toy.words), before)
+        assert torch.equal(toy.words.weight, before)
+    assert torch.equal(toy.words.weight, before) and torch.equal(rows_read(toy.words), before)
 
 
 def test_weights_are_as_before_after_an_exception(toy: Toy) -> None:
@@ -97,7 +104,7 @@ def test_weights_are_as_before_after_an_exception(toy: Toy) -> None:
     toy(IDS, MASK).backward()
     with pytest.raises(RuntimeError, match="out of memory"), attack(fgm):
         raise RuntimeError("out of memory")
-    assert torch.equal(toy.words.weight, before)
+    assert torch.equal(toy.words.weight, before) and torch.equal(rows_read(toy.words), before)
 
 
 @pytest.mark.parametrize("scale", [0.0, math.inf, math.nan])
@@ -107,7 +114,7 @@ def test_no_attack_on_a_zero_or_non_finite_gradient(toy: Toy, scale: float) -> N
     (toy(IDS, MASK) * scale).backward()
     with attack(fgm) as weight:
         assert weight == 0
-        assert torch.equal(toy.words.weight, before)
+        assert torch.equal(rows_read(toy.words), before)
 
 
 def test_the_step_does_not_depend_on_the_loss_scale(toy: Toy) -> None:
@@ -117,7 +124,7 @@ def test_the_step_does_not_depend_on_the_loss_scale(toy: Toy) -> None:
     for scale in (1.0, 65536.0):
         (toy(IDS, MASK) * scale).backward()
         with attack(fgm):
-            steps.append(toy.words.weight.detach() - before)
+            steps.append(rows_read(toy.words) - before)
     assert torch.allclose(*steps, atol=1e-6)
 
 
@@ -126,12 +133,12 @@ def test_accumulated_gradients_of_other_batches_do_not_steer_the_attack(toy: Toy
     before = toy.words.weight.detach().clone()
     toy(IDS, MASK).backward()
     with attack(fgm):
-        alone = toy.words.weight.detach() - before
+        alone = rows_read(toy.words) - before
     toy.zero_grad()
     (toy(torch.tensor([[1, 3]]), torch.tensor([[1, 1]])) * 100).backward()
     toy(IDS, MASK).backward()
     with attack(fgm):
-        assert torch.allclose(toy.words.weight.detach() - before, alone, atol=1e-6)
+        assert torch.allclose(rows_read(toy.words) - before, alone, atol=1e-6)
 
 
 def test_it_works_on_frozen_embeddings(toy: Toy) -> None:
@@ -141,7 +148,7 @@ def test_it_works_on_frozen_embeddings(toy: Toy) -> None:
     toy(IDS, MASK).backward()
     with attack(fgm) as weight:
         assert weight == 1
-        assert (toy.words.weight - before).norm().item() == pytest.approx(0.5, rel=1e-5)
+        assert (rows_read(toy.words) - before).norm().item() == pytest.approx(0.5, rel=1e-5)
     assert torch.equal(toy.words.weight, before)
     assert toy.words.weight.grad is None
 
@@ -203,12 +210,42 @@ def test_unused_rows_are_not_even_written(toy: Toy) -> None:
         assert torch.signbit(toy.words.weight[6:]).all()
 
 
+def test_the_second_pass_is_that_of_a_table_with_the_step_in_it_bit_for_bit(toy: Toy) -> None:
+    fgm, by_hand = FGM(toy.words, epsilon=0.5), Toy()
+    by_hand.load_state_dict(toy.state_dict())
+    toy(IDS, MASK).backward()
+    gradient = toy.words.weight.grad[USED].clone()
+    step = (torch.tensor(0.5, dtype=torch.float64) / gradient.norm()).float() * gradient
+    with torch.no_grad():
+        by_hand.words.weight[USED] += step
+    toy.zero_grad()
+    with fgm.attack(WORDS, gradient):
+        toy(IDS, MASK).backward()
+    by_hand(IDS, MASK).backward()
+    for (name, one), other in zip(toy.named_parameters(), by_hand.parameters(), strict=True):
+        assert torch.equal(one.grad, other.grad), name
+
+
+def test_a_head_that_is_tied_to_the_table_is_not_attacked(make_spelling_case) -> None:
+    model = make_spelling_case(tied_decoder=True).trainer().model.eval()
+    words = model.backbone.get_input_embeddings()
+    fgm, batch = FGM(words, epsilon=5.0), Batch(IDS + 5, MASK, None)
+    states = torch.randn(1, 3, model.head.dense.in_features)
+    clean = model(*batch.inputs).logits
+    clean.square().mean().backward()
+    scores = model.head(states, words.weight)
+    with attack(fgm, words_of(batch)) as weight, torch.no_grad():
+        assert weight == 1
+        assert torch.equal(model.head(states, words.weight), scores)
+        assert not torch.equal(model(*batch.inputs).logits, clean)
+
+
 def test_padding_is_not_perturbed_though_a_gradient_reaches_it(toy: Toy) -> None:
     fgm = FGM(toy.words, epsilon=1.0)
     before = toy.words.weight.detach().clone()
     toy(IDS, torch.ones_like(MASK)).backward()
     with attack(fgm):
-        moved = toy.words.weight.detach() - before
+        moved = rows_read(toy.words) - before
     assert moved.abs().sum(1).nonzero().flatten().tolist() == USED
 
 
@@ -249,13 +286,13 @@ def test_parts_of_a_batch_are_attacked_with_the_step_of_the_whole(toy: Toy) -> N
     before = toy.words.weight.detach().clone()
     loss(IDS, MASK).backward()
     with attack(fgm):
-        whole = toy.words.weight.detach() - before
+        whole = rows_read(toy.words) - before
     parts = [Batch(IDS[:1], MASK[:1], None), Batch(IDS[1:, :2], MASK[1:, :2], None)]
     for part in parts:
         loss(part.input_ids, part.attention_mask).backward()
     with attack(fgm, words_of(*parts)) as weight:
         assert weight == 1
-        assert torch.allclose(toy.words.weight.detach() - before, whole, atol=1e-6)
+        assert torch.allclose(rows_read(toy.words) - before, whole, atol=1e-6)
     assert torch.equal(toy.words.weight, before)
 
 
@@ -266,19 +303,24 @@ def test_a_forward_pass_that_is_made_again_does_not_count_twice(toy: Toy, frozen
     before = toy.words.weight.detach().clone()
     passes: list[int] = []
     toy.words.register_forward_hook(lambda *_: passes.append(1))
-    steps = []
+
+    def loss(again: bool) -> torch.Tensor:
+        if again:
+            return checkpoint(toy, IDS, MASK, use_reentrant=False, preserve_rng_state=False)
+        return toy(IDS, MASK)
+
+    steps, gradients = [], []
     for again in (False, True):
-        loss = (
-            checkpoint(toy, IDS, MASK, use_reentrant=False, preserve_rng_state=False)
-            if again
-            else toy(IDS, MASK)
-        )
-        loss.backward()
+        loss(again).backward()
+        passes.clear()
         with attack(fgm) as weight:
             assert weight == 1
-            steps.append(toy.words.weight.detach() - before)
-    assert len(passes) == 3
-    assert torch.allclose(*steps, atol=1e-6)
+            steps.append(rows_read(toy.words) - before)
+            toy.zero_grad()
+            loss(again).backward()
+            gradients.append(toy.out[0].weight.grad.clone())
+        assert len(passes) == (3 if again else 2)  # one of them looks at the rows
+    assert torch.allclose(*steps, atol=1e-6) and torch.allclose(*gradients, atol=1e-6)
 
 
 def test_other_batches_than_those_of_the_backward_passes_are_refused(toy: Toy) -> None:

@@ -228,13 +228,47 @@ def frozen(encoder) -> set[str]:
     return {name for name, p in encoder.named_parameters() if not p.requires_grad}
 
 
-def test_freezing_stops_the_lowest_layers_and_the_embeddings_only() -> None:
-    encoder = make("deberta-v2")
+XLARGE = {"conv_kernel_size": 3, "norm_rel_ebd": "layer_norm", "position_buckets": 8}
+
+
+def test_freezing_stops_the_lowest_layers_the_embeddings_and_what_else_feeds_them() -> None:
+    encoder = make("deberta-v2", **XLARGE)
     assert freeze(encoder, embeddings=True, layers=2) == (True, 2)
-    for name in frozen(encoder) ^ {name for name, _ in encoder.named_parameters()}:
-        assert not name.startswith(("embeddings.", "encoder.layer.0.", "encoder.layer.1."))
-    for name in frozen(encoder):
-        assert name.startswith(("embeddings.", "encoder.layer.0.", "encoder.layer.1."))
+    names = {name for name, _ in encoder.named_parameters()}
+    assert names - frozen(encoder) == {n for n in names if n.startswith("encoder.layer.2.")}
+
+
+@pytest.mark.parametrize(
+    ("family", "changes"),
+    [
+        *((family, {}) for family in FAMILIES),
+        ("deberta-v2", XLARGE),
+        ("electra", {"embedding_size": 8}),
+        ("mpnet", TINY),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("layers", [1, 2])
+def test_no_gradient_goes_through_frozen_layers(family: str, changes, layers: int) -> None:
+    encoder = make_encoder(family, **{**FAMILIES.get(family, {}), **changes})
+    freeze(encoder, embeddings=None, layers=layers)
+    trains: dict[int, bool] = {}
+    for name, module in encoder.named_modules():
+        if (index := layer_index(name)) is not None and name.endswith(f".{index}"):
+            module.register_forward_hook(
+                lambda module, inputs, output, index=index: trains.update(
+                    {index: (output if torch.is_tensor(output) else output[0]).requires_grad}
+                )
+            )
+    encoder(input_ids=torch.randint(3, 40, (2, 8)))
+    assert trains == {0: False, 1: layers < 2, 2: True}
+
+
+def test_none_goes_through_them_with_the_kits_own_attention_either(material) -> None:
+    encoder = load_backbone(material.backbone, dropout=0.0, attention="fast")
+    freeze(encoder, embeddings=None, layers=1)
+    found = encoder(input_ids=torch.randint(3, 40, (2, 8)), output_hidden_states=True)
+    assert [states.requires_grad for states in found.hidden_states] == [False, False, True]
 
 
 def test_layers_and_embeddings_freeze_independently() -> None:
@@ -257,6 +291,14 @@ def test_the_table_holds_unless_the_settings_say_otherwise(monkeypatch) -> None:
     assert freeze(make("deberta-v2"), embeddings=None, layers=None) == (True, 2)
     assert freeze(make("deberta-v2"), embeddings=False, layers=0) == (False, 0)
     assert freeze(make("deberta-v2"), embeddings=None, layers=1) == (True, 1)
+    assert freeze(make("deberta-v2"), embeddings=None, layers=0) == (False, 0)
+
+
+def test_the_embeddings_freeze_where_layers_do_unless_the_settings_say_otherwise() -> None:
+    encoder = make("deberta-v2")
+    assert freeze(encoder, embeddings=None, layers=1) == (True, 1)
+    assert "embeddings.word_embeddings.weight" in frozen(encoder)
+    assert freeze(make("deberta-v2"), embeddings=False, layers=1) == (False, 1)
 
 
 @pytest.mark.parametrize(

@@ -202,13 +202,19 @@ def test_where_and_how_long_do_not_change_what_is_computed(where) -> None:
     )
 
 
+def test_fgm_is_off_unless_asked_for_and_awp_needs_nothing_else() -> None:
+    assert TrainingSettings().fgm_epsilon == 0 == TrainingSettings(awp="two_pass").fgm_epsilon
+    with pytest.raises(SettingsError, match="each makes a second pass of its own"):
+        TrainingSettings(awp="two_pass", fgm_epsilon=0.2)
+
+
 @pytest.mark.parametrize(
     "what",
     [
         {"seed": 1},
         {"epochs": 2},
         {"pooling": "mean"},
-        {"fgm_epsilon": 0.0},
+        {"fgm_epsilon": 0.2},
         {"keep_newlines": False},
         {"precision": "float32"},
         {"n_folds": 5},

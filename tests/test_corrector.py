@@ -19,7 +19,7 @@ from kernel_lib.text.batches import Batch
 from kernel_lib.training.adversarial import FGM
 from kernel_lib.training.optimizer import parameter_groups
 from kernel_lib.training.token_losses import IGNORE, token_focal_loss
-from tests.test_adversarial import attack, words_of
+from tests.test_adversarial import attack, rows_read, words_of
 from tests.test_vocabulary_head import is_orthogonal, tiny_encoder
 
 IDS = torch.tensor([[2, 11, 12, 13, 14, 3, 0, 0], [2, 21, 22, 23, 24, 25, 26, 3]])
@@ -213,7 +213,7 @@ def test_fgm_perturbs_the_words_and_leaves_no_trace(family: str) -> None:
     before, clean = table.detach().clone(), loss_of(model)
     clean.backward()
     with attack(fgm, words_of(Batch(IDS, MASK, None))) as weight:
-        moved = (table.detach() - before).norm(dim=1)
+        moved = (rows_read(fgm.embedding) - before).norm(dim=1)
         worse = loss_of(model)
         (worse * weight).backward()
     assert weight == 1 and worse > clean

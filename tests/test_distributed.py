@@ -127,7 +127,7 @@ def without_seconds(history: list[dict]) -> list[dict]:
     return [{k: v for k, v in record.items() if k != "seconds"} for record in history]
 
 
-@pytest.mark.parametrize("changes", [{}, {"fgm_epsilon": 0.0, "batch_tokens": 100}])
+@pytest.mark.parametrize("changes", [{"fgm_epsilon": 0.2}, {"batch_tokens": 100}])
 def test_two_processes_train_as_one(make_case, tmp_path: Path, changes) -> None:
     case = make_case(**{**SMALL, **changes})
     trainer = case.trainer()

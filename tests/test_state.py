@@ -46,6 +46,7 @@ def test_resumed_equals_unbroken(make_case, tmp_path: Path, precision: str, stop
         "epochs": 2,
         "evals_per_epoch": 2,
         "keep": "best",
+        "fgm_epsilon": 0.2,
     }
     unbroken = make_case(**changes, output_dir=str(tmp_path / "a")).trainer(precision=precision)
     expected = unbroken.train()

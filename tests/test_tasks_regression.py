@@ -13,6 +13,7 @@ import torch
 from kernel_lib.artifacts import WEIGHTS, load_weights, read_oof
 from kernel_lib.errors import DataError, KernelLibError, SettingsError
 from kernel_lib.model.heads import PooledModel
+from kernel_lib.runtime.distributed import World
 from kernel_lib.tasks.registry import restore_task
 from kernel_lib.tasks.regression import FB3_COLUMNS, RegressionSettings, RegressionTask
 from kernel_lib.text.batches import collate, encode_texts
@@ -127,7 +128,7 @@ def test_in_the_built_model_a_new_token_begins_as_the_full_stop(make_case, mater
 
 
 def test_frozen_and_checkpointed_as_the_settings_say(make_case, material) -> None:
-    case = make_case(freeze_layers=1, gradient_checkpointing=True)
+    case = make_case(freeze_layers=1, freeze_embeddings=False, gradient_checkpointing=True)
     model = case.task.build_model(material.backbone, case.tokenizer, case.examples)
     frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
     assert frozen and all(".layer.0." in name for name in frozen)
@@ -198,6 +199,16 @@ def test_the_score_is_the_mean_over_targets_of_the_root_mean_square(make_case) -
 def test_settings_that_make_no_sense_are_refused(changes: dict, message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         RegressionSettings.from_dict(changes)
+
+
+def test_a_rank_loss_wants_two_texts_of_a_batch_in_each_process(make_case) -> None:
+    ranked = {"rank_loss_weight": 0.1, "batch_size": 3}
+    with pytest.raises(SettingsError, match=r"batch_size=3 in 2 processes .* batch_size=4 or more"):
+        make_case(**ranked).trainer(world=World(0, 2))
+    RegressionSettings(**ranked).check_processes(1)
+    RegressionSettings(rank_loss_weight=0.1, batch_size=4).check_processes(2)
+    RegressionSettings(**ranked, batch_tokens=4096).check_processes(2)
+    RegressionSettings(loss="mcrmse", batch_size=3).check_processes(2)
 
 
 def test_settings_that_only_look_alike_are_taken() -> None:

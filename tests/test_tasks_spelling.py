@@ -220,7 +220,7 @@ def test_what_needs_a_confusion_set_is_refused_without_one() -> None:
 
 
 def test_only_the_encoders_are_frozen_or_loaded_as_everywhere(make_spelling_case) -> None:
-    case = make_spelling_case(freeze_layers=1, gradient_checkpointing=True)
+    case = make_spelling_case(freeze_layers=1, freeze_embeddings=False, gradient_checkpointing=True)
     backbone = Path(case.task.settings.backbone)
     model = case.task.build_model(backbone, case.tokenizer, case.examples)
     frozen = {name for name, p in model.named_parameters() if not p.requires_grad}

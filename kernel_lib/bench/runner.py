@@ -45,6 +45,7 @@ class Runner(ABC):
                 eval_batch_tokens=settings.eval_batch_size * settings.cap,
                 max_length=settings.cap,
                 precision=way.training_precision,
+                fgm_epsilon=0.2,  # for the phase that trains with it
             )
         )
 

@@ -39,6 +39,16 @@ FREEZE_TABLE = {
     ("funnel", 1024, 30): 1,  # xlarge: blocks, not layers
     ("funnel", 1024, 24): 1,  # large
 }
+# What feeds the layers and stands neither in one nor among the embeddings: DeBERTa's relative
+# positions with their LayerNorm and its convolution, MPNet's, ELECTRA's and RemBERT's.
+FEEDS_THE_LAYERS = (
+    "encoder.rel_embeddings.",
+    "encoder.LayerNorm.",
+    "encoder.conv.",
+    "encoder.relative_attention_bias.",
+    "encoder.embedding_hidden_mapping_in.",
+    "embeddings_project.",
+)
 FULL_STOP = "."
 _LAYER = re.compile(r"(?:^|\.)(?:layer|layers|blocks|h)\.(\d+)(?:\.|$)")
 
@@ -176,9 +186,13 @@ def freeze(
 ) -> tuple[bool, int]:
     """Stops the lowest parts of the encoder from training, and says so.
 
+    Where layers and the embeddings freeze, whatever else feeds these layers does too, in all layers
+    that share it (``FEEDS_THE_LAYERS``): if one of them trained, the backward pass would go through
+    every frozen layer down to it, and keep their activations. FGM wants that pass all the same.
+
     Args:
         backbone: the encoder, changed in place.
-        embeddings: whether the embeddings freeze; None: as ``FREEZE_TABLE`` says.
+        embeddings: whether the embeddings freeze; None: where layers do.
         layers: how many of the lowest layers freeze; None: as ``FREEZE_TABLE`` says.
 
     Returns:
@@ -189,17 +203,15 @@ def freeze(
     """
     config = backbone.config
     family = (config.model_type, config.hidden_size, config.num_hidden_layers)
-    by_table = FREEZE_TABLE.get(family, 0)
-    embeddings = by_table > 0 if embeddings is None else embeddings
-    layers = by_table if layers is None else layers
+    layers = FREEZE_TABLE.get(family, 0) if layers is None else layers
+    embeddings = layers > 0 if embeddings is None else embeddings
     count = _count_layers(backbone)
     if layers > count:
         raise SettingsError(f"freeze_layers={layers}, but the encoder has {count} layers.")
+    prefixes = ("embeddings.", *(FEEDS_THE_LAYERS if layers else ())) if embeddings else ()
     for name, parameter in backbone.named_parameters():
         index = layer_index(name)
-        if (index is not None and index < layers) or (
-            embeddings and name.startswith("embeddings.")
-        ):
+        if name.startswith(prefixes) or (index is not None and index < layers):
             parameter.requires_grad_(False)
     if embeddings or layers:
         print(f"frozen: {'embeddings and ' if embeddings else ''}the lowest {layers} layers")

@@ -58,7 +58,6 @@ class EntitySettings(TrainingSettings):
     learning_rate: float = setting(5e-5, above=0)
     """Rate of the encoder's top layer; with LoRA, of its matrices: ten times as high."""
     head_learning_rate: float = setting(5e-4, above=0)
-    fgm_epsilon: float = setting(0.0, at_least=0)
     max_grad_norm: float = setting(1.0, above=0)
 
     def __post_init__(self) -> None:

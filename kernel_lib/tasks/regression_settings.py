@@ -25,10 +25,13 @@ class RegressionSettings(TrainingSettings):
     target_max: float = setting(5.0)
     """Predictions are clipped to this range; targets outside it are an error."""
     loss: str = setting("smooth_l1", choices=("smooth_l1", "mse", "mcrmse", "elementwise_l1"))
+    """``mcrmse`` is taken over the texts that go through the model together: another function where
+    a batch is cut for memory or shared by processes, and of one text the absolute error."""
     target_weights: tuple[float, ...] = setting(())
     """Of each target in ``loss``, in the order of ``target_columns``; empty: all alike."""
     rank_loss_weight: float = setting(0.0, at_least=0)
-    """Of a loss by the order of a batch's texts, added to ``loss``."""
+    """Of a loss by the order of a batch's texts, added to ``loss``. It too is of those that go
+    through the model together, and 0 for a text alone."""
     head_dropout: float | None = setting(None, at_least=0, below=1)
     """Before the last layer; None: ``dropout``."""
     multi_sample_dropout: int = setting(1, at_least=1)
@@ -73,6 +76,22 @@ class RegressionSettings(TrainingSettings):
             raise SettingsError(
                 f"inference_max_length={self.inference_max_length} must be at least "
                 f"{LEAST_LENGTH}, or 0 for that of max_length."
+            )
+
+    @property
+    def compares_rows(self) -> bool:
+        """Whether the loss compares the rows that go through the model together."""
+        return self.loss == "mcrmse" or self.rank_loss_weight > 0
+
+    def check_processes(self, processes: int) -> None:
+        """Raises SettingsError where a process would have one text of a batch, and nothing to
+        compare it with."""
+        alone = self.batch_size < 2 * processes and not self.batch_tokens
+        if self.rank_loss_weight and processes > 1 and alone:
+            raise SettingsError(
+                f"rank_loss_weight={self.rank_loss_weight} compares the texts of a batch, but with "
+                f"batch_size={self.batch_size} in {processes} processes one has a single text, or "
+                f"none. Set batch_size={2 * processes} or more, or rank_loss_weight=0."
             )
 
     @property

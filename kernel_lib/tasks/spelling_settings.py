@@ -82,7 +82,6 @@ class SpellingSettings(TrainingSettings):
     learning_rate: float = setting(5e-5, above=0)
     layer_decay: float = setting(0.95, above=0, at_most=1)
     head_learning_rate: float = setting(2e-4, above=0)
-    fgm_epsilon: float = setting(0.0, at_least=0)
     max_grad_norm: float = setting(1.0, above=0)
 
     def __post_init__(self) -> None:

@@ -1,8 +1,16 @@
 """FGM: a second pass on word embeddings pushed in the direction that hurts most.
 
-Miyato et al. 2017 (arXiv 1605.07725): r = epsilon * g / |g|, with g the loss's gradient on the
-embeddings of the words in the batch, and |g| its norm over all of them together. The gradients of
-both passes add up, so both losses must be scaled alike where a loss scaler is used.
+The form that Kaggle uses: r = epsilon * g / |g|, with g the loss's gradient on the table's rows of
+the words in the batch, and |g| its norm over all of these rows together. A word that stands in
+several places has one row: its gradients add up, and it moves alike in all of them. After Miyato et
+al. 2017 (arXiv 1605.07725), who do otherwise: each text has a step of its own length epsilon, by
+the gradient at its own positions, and the embeddings are first normalised to mean 0 and variance 1
+over the vocabulary, so that they cannot outgrow the step. Here a text's part of the step shrinks
+with the batch, and epsilon is in the units of the table.
+
+The step is added to what the embedding layer gives, not to the table: a head that is tied to the
+table, which scores with the same numbers, is not attacked. The gradients of both passes add up, so
+both losses must be scaled alike where a loss scaler is used.
 """
 
 from __future__ import annotations
@@ -75,7 +83,7 @@ def _send(numbers: NDArray[np.int64], device: torch.device) -> Tensor:
 
 
 class FGM:
-    """Perturbs the rows of the word-embedding table that a batch uses.
+    """Perturbs the embeddings of the words that a batch uses, wherever they stand.
 
     Used after the clean backward pass of the same batch, which may have gone through the model in
     parts; one attack then goes against all of them together::
@@ -98,7 +106,8 @@ class FGM:
         self.embedding = embedding
         self.epsilon = epsilon
         self._gradients: list[Tensor] = []  # one a backward pass, in their order
-        self._hook = embedding.register_forward_hook(self._watch_output)
+        self._step: tuple[Tensor, Tensor] | None = None  # rows of the table, and by how much
+        self._hook = embedding.register_forward_hook(self._on_output)
 
     def close(self) -> None:
         """Takes the hook off the model again."""
@@ -136,7 +145,7 @@ class FGM:
 
     @contextlib.contextmanager
     def attack(self, words: Words, gradient: Tensor) -> Iterator[Tensor]:
-        """Perturbs the used rows; on leaving, also by an exception, they are bit for bit as before.
+        """Inside, the used rows are read as if perturbed; the table is never written.
 
         Args:
             words: whose rows are perturbed.
@@ -150,24 +159,33 @@ class FGM:
         attacked = torch.isfinite(norm) & (norm > 0)
         factor = torch.full_like(norm, self.epsilon, dtype=torch.float64) / norm
         step = (factor.float() * gradient).masked_fill(~attacked, 0.0)
-        table = self.embedding.weight.data
-        before = table[words.rows]
         try:
-            table[words.rows] = before + step
+            self._step = words.rows, step
             yield attacked.float()
         finally:
-            table[words.rows] = before
+            self._step = None
             self.forget()
 
-    def _watch_output(self, module: nn.Module, inputs: object, output: Tensor) -> None:
-        """Keeps the gradient that reaches an output.
+    def _on_output(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        """Adds the step where there is one, and keeps the gradient that reaches an output.
 
         None reaches those that gradient checkpointing makes again: they do not count twice.
         """
+        if self._step is not None:
+            output = output + self._step_at(inputs[0])
         if torch.is_grad_enabled():
             if not output.requires_grad:
                 output.requires_grad_()
             output.register_hook(self._gradients.append)
+        return output
+
+    def _step_at(self, ids: Tensor) -> Tensor:
+        """By how much each token is moved, ``(*ids.shape, hidden)``; 0 for those not attacked."""
+        assert self._step is not None
+        rows, step = self._step
+        places = torch.searchsorted(rows, ids).clamp_(max=len(rows) - 1)
+        there = rows[places] == ids
+        return step[places].masked_fill_(~there.unsqueeze(-1), 0.0)
 
 
 class GradientProbe:

@@ -45,6 +45,9 @@ class FoldTrainer:
         tracker: gets each evaluation's record.
         folds_to_finish: how many are to be held against the budget, this one included, as soon as
             its pace is known; 0: nothing is said.
+
+    Raises:
+        SettingsError: so many processes cannot share a batch, or AWP has nothing to move.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class FoldTrainer:
         tracker: Tracker,
         folds_to_finish: int = 0,
     ) -> None:
+        task.settings.check_processes(machine.world.size)
         self.task, self.settings, self.run, self.fold = task, task.settings, run, fold
         self.train_examples, self.machine = train, machine
         self.folds_to_finish = folds_to_finish
@@ -182,7 +186,7 @@ class FoldTrainer:
         begun, updates, done = clock.elapsed_seconds, progress.updates, self._work_done()
         loss = self.updater.update(group, fgm, following)
         if self.state.average and progress.updates > updates:
-            self.state.average.count(progress.updates)
+            self.state.average.count(progress.updates, progress.skipped)
         progress.batch += len(group)
         self.pace.count_update(self._work_done() - done, clock.elapsed_seconds - begun)
         progress.evaluation_due = self.evaluator.is_due(progress, len(group))

@@ -96,9 +96,9 @@ def rank_loss(predictions: Tensor, targets: Tensor) -> Tensor:
     For each column the mean of log(1 + exp(-(p_i - p_j))) over the pairs of rows with y_i > y_j,
     then the mean over the columns that have such a pair; 0 where none has one.
 
-    It compares the rows of a batch with each other, so it depends on which are together: a batch
-    that is cut for memory, or shared by processes, gives a slightly other value, as with
-    ``mcrmse``.
+    It compares the rows of a batch with each other, so it depends on which are together: of a batch
+    that is cut for memory, or shared by processes, only the pairs inside a part count, as with
+    ``mcrmse`` only the rows of a part stand under one root. A row alone gives 0.
 
     Example: predictions [[1], [0], [0]] for targets [[2], [1], [1]] have two pairs, and give
     log(1 + exp(-1)) = 0.3133.

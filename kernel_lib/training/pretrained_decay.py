@@ -1,9 +1,10 @@
 """Weight decay towards the pretrained weights, in the place of zero.
 
-A prior on the weights that is centred on what they were before (Daumé III 2007, arXiv 0907.1815,
-for linear models; Wiese et al. 2017, arXiv 1706.03610, for networks; Chen et al. 2020, "RecAdam",
-arXiv 2004.12651, for pretrained encoders), decoupled from the gradient as AdamW's decay is: with a
-group's rate ``lr`` of this update,
+The field calls it L2-SP, for "starting point" (Li, Grandvalet & Davoine 2018, arXiv 1802.01483,
+whose penalty stands in the loss): a prior on the weights that is centred on what they were before
+(Daumé III 2007, arXiv 0907.1815, for linear models; Wiese et al. 2017, arXiv 1706.03610, for
+networks; Chen et al. 2020, "RecAdam", arXiv 2004.12651, for pretrained encoders). Here it is
+decoupled from the gradient, as AdamW's decay is: with a group's rate ``lr`` of this update,
 
     w = w - lr * decay * (w - w_0)
 

@@ -44,7 +44,9 @@ def level_begins(
 
     The head learns from the start, the encoder after ``head_only_ratio``: first the top layer, then
     in equal steps one after the other below, the lowest ``unfreeze_ratio`` later (gradual
-    unfreezing: Howard & Ruder 2018, arXiv 1801.06146, section 3.3).
+    unfreezing: Howard & Ruder 2018, arXiv 1801.06146, section 3.3). The head first, then all of the
+    encoder at once, is known as LP-FT (Kumar et al. 2022, arXiv 2202.10054, who train the head to
+    the end before); here both are stages of one schedule.
 
     Args:
         levels: that have something to train; frozen ones take no step.

@@ -100,7 +100,8 @@ class TrainingState:
             seed: numbers that fix the random numbers of all processes but the first, which goes on
                 with those that it has.
         """
-        self.world.copy_first_(self.model.state_dict().values())
+        buffers = dict(self.model.named_buffers())  # those too that are not saved, as Mixout's
+        self.world.copy_first_({**self.model.state_dict(), **buffers}.values())
         if not self.world.is_first:
             sequence = np.random.SeedSequence([*seed, self.world.rank])
             torch.manual_seed(int(sequence.generate_state(1)[0]))

@@ -25,6 +25,11 @@ from kernel_lib.training.task import Machine, Task
 
 PROBE_EVERY_UPDATES = 10
 MAX_SKIPPED_IN_A_ROW = 25
+SAME_UPDATES = "the updates stay the same"
+OTHER_LOSS = (
+    "and as the loss compares the texts that are together, it is another one from here on, of a "
+    "text alone without any comparison; gradient_checkpointing=True may keep them together"
+)
 
 
 class Updater:
@@ -149,10 +154,11 @@ class Updater:
     ) -> Tensor:
         """The gradients of a group of batches, each row with the same weight; returns the loss.
 
-        A batch goes through the model in parts when it is cut or shared, but what it gives stays
-        the same: FGM's step is still one over the whole batch. Only for a loss that is no mean over
-        rows (``mcrmse``, the rank loss) cutting changes the function a little, as accumulating
-        does.
+        A batch goes through the model in parts when it is cut or shared. Where the loss is a mean
+        over rows, what it gives stays the same: FGM's step is still one over the whole batch. A
+        loss that compares rows (``compares_rows``: ``mcrmse``, the rank loss) is taken of each
+        part, which is another function, the more so the smaller the parts: of one row ``mcrmse`` is
+        the absolute error, and the rank loss 0.
 
         Args:
             shares: this process's, of each batch.
@@ -240,10 +246,10 @@ class Updater:
             restore_random_states(*randomness)
         if too_many:
             longest = max(len(self.examples[row].input_ids) for rows in group for row in rows)
+            effect = OTHER_LOSS if self.task.settings.compares_rows else SAME_UPDATES
             self.say(
                 f"fold {self.fold}: the memory is full with {too_many} texts of up to {longest} "
-                f"tokens; going on with {progress.rows_at_once} at a time, the updates stay the "
-                "same"
+                f"tokens; going on with {progress.rows_at_once} at a time, {effect}"
             )
         return loss
 
