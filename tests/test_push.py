@@ -22,6 +22,7 @@ from kernel_lib.offline.upload import push as push_module
 from kernel_lib.offline.upload.kaggle_client import KaggleError, find_command
 from kernel_lib.offline.upload.outgoing import write_contents
 from kernel_lib.offline.upload.push import push
+from kernel_lib.offline.upload.push_plan import make_plan
 from tests.kaggle_server import Kaggle, KaggleServer, Refusal, unpacked_dataset
 
 needs_client = pytest.mark.skipif(
@@ -282,6 +283,14 @@ def test_notebooks_that_read_each_other_are_refused(build: Path) -> None:
     write_kernel(build, "fb3_other", "1", kernel_sources=["alice/fb3-blend"])
     with pytest.raises(DataError, match="read each other's output: alice/fb3-"):
         push(build)
+
+
+def test_a_notebook_that_goes_on_from_its_own_output_waits_for_nothing(build: Path) -> None:
+    write_kernel(build, "fb3_long", "1", kernel_sources=["alice/fb3-long", "alice/fb3-start/2"])
+    write_kernel(build, "fb3_start", "1", kernel_sources=["alice/fb3-start"])
+    plan = make_plan(build, notebooks=["fb3_long", "fb3_start"])
+    assert [kernel.ref for kernel in plan.kernels] == ["alice/fb3-start", "alice/fb3-long"]
+    assert [kernel.ref for kernel in plan.later] == ["alice/fb3-long"]
 
 
 def test_an_unknown_name_or_an_empty_build_says_what_to_do(build: Path, tmp_path: Path) -> None:

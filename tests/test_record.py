@@ -9,8 +9,10 @@ import shutil
 import numpy as np
 import pytest
 
+from kernel_lib.artifacts import open_run
 from kernel_lib.errors import ArtifactError, DataError, SettingsError
 from kernel_lib.runtime.clock import Clock
+from kernel_lib.runtime.paths import KAGGLE_ROOT_VARIABLE
 from kernel_lib.text.batches import Example
 from kernel_lib.training import sessions
 from kernel_lib.training.record import examples_fingerprint, score_line
@@ -24,8 +26,8 @@ def test_the_fingerprint_sees_ids_tokens_targets_and_order(make_case) -> None:
     assert whole != examples_fingerprint(examples[:-1])
 
 
-def test_the_score_line_gives_score_error_rows_and_folds(make_case) -> None:
-    run = make_case().cross_validate()
+def test_the_score_line_gives_score_error_rows_and_folds(trained) -> None:
+    run = open_run(trained())
     score = run.record["pooled"]["scores"]["mcrmse"]
     line = score_line(run)
     assert line.startswith(f"CV mcrmse {score:.4f} ± ")
@@ -39,8 +41,8 @@ def test_without_a_finished_fold_the_line_says_what_to_do(make_case) -> None:
     )
 
 
-def test_settings_that_only_say_where_may_change_between_sessions(make_case) -> None:
-    first = make_case(folds=(0,)).cross_validate()
+def test_settings_that_only_say_where_may_change_between_sessions(make_case, own_run) -> None:
+    first = open_run(own_run(folds=(0,)))
     second = make_case(folds=(0,), time_budget_seconds=5.0, eval_batch_tokens=300).cross_validate()
     assert first.id == second.id
 
@@ -56,8 +58,8 @@ def test_the_fingerprint_is_that_of_ids_kept_as_int64_by_earlier_releases() -> N
     assert examples_fingerprint(examples) != whole.hexdigest()[:16]
 
 
-def test_another_tokenizer_is_refused(make_case) -> None:
-    make_case(folds=(0,)).cross_validate()
+def test_another_tokenizer_is_refused(make_case, own_run) -> None:
+    own_run(folds=(0,))
     case = make_case(folds=(0,))
     case.tokenizer.add_tokens(["The quick"])
     with pytest.raises(ArtifactError, match="other tokens"):
@@ -65,20 +67,31 @@ def test_another_tokenizer_is_refused(make_case) -> None:
 
 
 def test_resume_from_a_folder_that_is_no_run_is_said(make_case, tmp_path) -> None:
-    with pytest.raises(ArtifactError, match=r"run\.json is missing"):
+    with pytest.raises(ArtifactError, match=r"resume_from=.*nothing.* holds run\.json"):
         make_case(resume_from=str(tmp_path / "nothing")).cross_validate()
     assert not (tmp_path / "run").exists()
 
 
-def test_resume_from_a_run_of_other_settings_copies_nothing(make_case, tmp_path) -> None:
-    make_case(output_dir=str(tmp_path / "attached"), folds=(0,)).cross_validate()
+def test_resume_from_a_run_of_other_settings_copies_nothing(make_case, own_run, tmp_path) -> None:
+    attached = own_run("attached", folds=(0,))
     with pytest.raises(ArtifactError, match=r"attached holds another run: seed was 42, is 7"):
-        make_case(resume_from=str(tmp_path / "attached"), seed=7).cross_validate()
+        make_case(resume_from=str(attached), seed=7).cross_validate()
     assert not (tmp_path / "run").exists()
 
 
-def test_a_copy_of_read_only_files_can_be_written(make_case, tmp_path) -> None:
-    make_case(output_dir=str(tmp_path / "attached"), folds=(0,)).cross_validate()
+def test_a_session_is_found_by_the_name_that_it_is_attached_under(
+    make_case, own_run, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setenv(KAGGLE_ROOT_VARIABLE, str(tmp_path))
+    attached = own_run("input/notebooks/me/fb3-train/run", folds=(0,))
+    before = (attached / "fold0/model.safetensors").read_bytes()
+    joined = make_case(resume_from="fb3-train", folds=(0,)).cross_validate()
+    assert joined.folder == tmp_path / "run"
+    assert (joined.folder / "fold0/model.safetensors").read_bytes() == before
+
+
+def test_a_copy_of_read_only_files_can_be_written(make_case, own_run, tmp_path) -> None:
+    own_run("attached", folds=(0,))
     for path in (tmp_path / "attached").rglob("*"):
         path.chmod(0o555 if path.is_dir() else 0o444)
     try:
@@ -90,9 +103,9 @@ def test_a_copy_of_read_only_files_can_be_written(make_case, tmp_path) -> None:
 
 
 def test_a_copy_that_was_interrupted_is_made_again(
-    make_case, tmp_path, monkeypatch: pytest.MonkeyPatch
+    make_case, own_run, tmp_path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    attached = make_case(output_dir=str(tmp_path / "attached")).cross_validate()
+    attached = open_run(own_run("attached"))
     copied: list[str] = []
 
     def full(source, target) -> None:
@@ -114,22 +127,21 @@ def test_a_copy_that_was_interrupted_is_made_again(
 def test_a_mended_typo_is_not_held_against_a_run_that_never_began(make_case, tmp_path) -> None:
     with pytest.raises(SettingsError, match="pooling='atention'"):
         make_case(pooling="atention").cross_validate()
-    assert make_case().cross_validate().finished_folds() == [0, 1]
+    assert make_case(folds=(0,)).cross_validate().finished_folds() == [0]
 
 
 @pytest.mark.parametrize("name", [".resume.safetensors.0123abcd.tmp", ".tmpmnyvMr"])
-def test_temporary_files_of_a_killed_session_are_removed(make_case, tmp_path, name: str) -> None:
-    make_case(folds=(0,)).cross_validate()
-    left = tmp_path / "run/fold1" / name
+def test_temporary_files_of_a_killed_session_are_removed(
+    make_case, own_run, tmp_path, name: str
+) -> None:
+    attached, left = tmp_path / "attached", own_run(folds=(0,)) / "fold1" / name
     left.parent.mkdir()
     left.write_bytes(b"half")
-    attached = tmp_path / "attached"
     shutil.copytree(tmp_path / "run", attached)
     make_case(folds=(0,)).cross_validate()
     assert not left.exists()
-    make_case(
-        folds=(0,), output_dir=str(tmp_path / "b"), resume_from=str(attached)
-    ).cross_validate()
+    there = {"output_dir": str(tmp_path / "b"), "resume_from": str(attached)}
+    make_case(folds=(0,), **there).cross_validate()
     assert not (tmp_path / "b/fold1").exists()
 
 
@@ -143,8 +155,8 @@ def test_other_hidden_files_in_the_folder_are_left_alone(make_case, tmp_path) ->
     assert all(path.read_text() == "mine" for path in others)
 
 
-def test_a_second_session_with_more_folds_is_recorded_as_such(make_case) -> None:
-    make_case(folds=(0,)).cross_validate()
+def test_a_second_session_with_more_folds_is_recorded_as_such(make_case, own_run) -> None:
+    own_run(folds=(0,))
     assert make_case().cross_validate().record["settings"]["folds"] == ()
 
 

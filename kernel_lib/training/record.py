@@ -33,7 +33,7 @@ from kernel_lib.runtime.device import versions
 from kernel_lib.runtime.files import sha256
 from kernel_lib.text.batches import Example
 from kernel_lib.text.tokenizer import save_tokenizer, token_fingerprint
-from kernel_lib.training.origins import FOLDS, Origins, SoftRows, folds_by_id
+from kernel_lib.training.origins import FOLDS, Origins, SoftRows, find_input, folds_by_id
 from kernel_lib.training.sessions import differences, is_temporary, join_sessions
 from kernel_lib.training.state import RESUME
 from kernel_lib.training.task import Task
@@ -112,7 +112,10 @@ def open_or_begin_with(
         identity["first weights"] = digest(origins.start_fingerprint(settings.n_folds))
     run_id = digest(identity)
     if settings.resume_from and not (folder / RUN_RECORD).exists():
-        earlier = [open_run(Path(session)) for session in settings.resume_from]
+        earlier = [
+            open_run(find_input(session, RUN_RECORD, "resume_from"))
+            for session in settings.resume_from
+        ]
         for session in earlier:
             _check_same(session, run_id, identity)
         join_sessions(earlier, folder)

@@ -131,8 +131,12 @@ def datasets_of(kernel: Parcel) -> list[str]:
 
 
 def sources_of(kernel: Parcel) -> set[str]:
-    """The notebooks whose output it reads, without their versions."""
-    return {"/".join(s.split("/")[:2]) for s in kernel.metadata.get("kernel_sources", [])}
+    """The other notebooks whose output it reads, without their versions.
+
+    One that goes on from its own last version names itself: it waits for nothing.
+    """
+    named = {"/".join(s.split("/")[:2]) for s in kernel.metadata.get("kernel_sources", [])}
+    return named - {kernel.ref}
 
 
 def _in_order(kernels: list[Parcel]) -> list[Parcel]:
