@@ -27,7 +27,7 @@ demo: $(READY)  ## Train and predict on made-up texts with the real notebooks: m
 	@$(BIN)/python -m kernel_lib.offline.demo build/demo$(if $(TASK),-$(TASK) --task $(TASK))
 
 run: $(READY)  ## Execute a notebook: make run NB=fb3_train WORK=build/fb3 SETTINGS='{"epochs": 2}'
-	@$(if $(SETTINGS),KERNEL_LIB_SETTINGS='$(SETTINGS)') $(BIN)/python -m kernel_lib.offline.execute $(NB) $(WORK)
+	@$(if $(SETTINGS),KERNEL_LIB_SETTINGS="$$SETTINGS") $(BIN)/python -m kernel_lib.offline.execute $(NB) $(WORK)
 
 # All of them: in two processes, a file at a time, each with one thread that does not wait by spinning.
 # With ARGS (a file, -k, -x, -s, --pdb): in one process.
@@ -55,22 +55,22 @@ dataset: $(READY)  ## Make the datasets to upload: make dataset [BACKBONE=folder
 		$(if $(BACKBONE),--backbone "$(BACKBONE)" $(if $(NAME),--name "$(NAME)"))
 
 weights: $(READY)  ## Make a dataset of a run: make weights RUN=folder [NAME=fb3-weights] [HALF=1 DATA=folder]
-	@$(if $(HALF),rm -rf build/half && $(BIN)/python -m kernel_lib.results.half "$(RUN)" build/half/run \
+	@$(if $(HALF),rm -rf build/half && $(BIN)/python -m kernel_lib.runs.half "$(RUN)" build/half/run \
 		$(if $(DATA),--data "$(DATA)"))
 	@$(BIN)/python -m kernel_lib.offline.upload.package weights --run "$(if $(HALF),build/half/run,$(RUN))" \
 		$(if $(NAME),--name "$(NAME)") $(if $(OWNER),--owner $(OWNER))
 
 merge: $(READY)  ## Join folds of several notebooks: make merge RUNS="a/run b/run" OUT=build/run
-	@$(BIN)/python -m kernel_lib.results.merge $(RUNS) --out "$(OUT)"
+	@$(BIN)/python -m kernel_lib.runs.merge $(RUNS) --out "$(OUT)"
 
 blend: $(READY)  ## Weigh several runs for inference: make blend RUNS="a/run b/run" OUT=build/blend
 	@$(BIN)/python -m kernel_lib.blending.blend $(RUNS) --out "$(OUT)" $(ARGS)
 
-soft: $(READY)  ## Label further texts with runs, for pseudo_labels: make soft RUNS="a/run" TEXTS=file.csv OUT=folder
-	@$(BIN)/python -m kernel_lib.results.soft $(RUNS) --texts "$(TEXTS)" --out "$(OUT)" $(ARGS)
+soft: $(READY)  ## Label texts with runs, for pseudo_labels: make soft RUNS="a/run" [TEXTS=file.csv] OUT=folder
+	@$(BIN)/python -m kernel_lib.results.soft $(RUNS) $(if $(TEXTS),--texts "$(TEXTS)") --out "$(OUT)" $(ARGS)
 
-adapt: $(READY)  ## Go on pretraining a backbone on texts: make adapt BACKBONE=folder TEXTS=file.csv OUT=folder
-	@$(BIN)/python -m kernel_lib.training.adapt "$(BACKBONE)" --texts "$(TEXTS)" --out "$(OUT)" $(ARGS)
+adapt: $(READY)  ## Go on pretraining a backbone on texts: make adapt BACKBONE=folder TEXTS="a.csv b.csv" OUT=folder
+	@$(BIN)/python -m kernel_lib.training.adapt "$(BACKBONE)" --texts $(TEXTS) --out "$(OUT)" $(ARGS)
 
 check: $(READY)  ## Check metadata and notebooks against Kaggle's rules
 	@$(BIN)/python -m kernel_lib.offline.upload.metadata $(if $(OWNER),--owner $(OWNER))
@@ -78,7 +78,7 @@ check: $(READY)  ## Check metadata and notebooks against Kaggle's rules
 rehearse: dataset  ## Run notebooks as Kaggle would: make rehearse [NB="..."] [DATA=folder] [BACKBONE=folder] [ATTACH="run ..."] [WHOLE=1]
 	@$(BIN)/python -m kernel_lib.offline.rehearsal $(PAIR) $(if $(OWNER),--owner $(OWNER)) \
 		$(if $(DATA),--data "$(DATA)") $(if $(BACKBONE),--backbone "$(BACKBONE)") \
-		$(if $(SETTINGS),--settings '$(SETTINGS)') $(if $(LAYOUT),--layout $(LAYOUT)) \
+		$(if $(SETTINGS),--settings "$$SETTINGS") $(if $(LAYOUT),--layout $(LAYOUT)) \
 		$(if $(HOURS),--limit-hours $(HOURS)) $(if $(ROWS),--hidden-rows $(ROWS)) \
 		$(if $(WHOLE),--whole-test) $(if $(ATTACH),--attach $(ATTACH))
 
@@ -95,7 +95,7 @@ bench: $(READY)  ## Compare speed and memory: make bench [DEVICE=cuda] [QUICK=1]
 
 ablate: $(READY)  ## Measure which techniques pay: make ablate [DATA=folder BACKBONE=folder] [ONLY=fgm,ema] [SEEDS=42,1]
 	@$(BIN)/python -m kernel_lib.bench.ablate $(if $(DATA),--data "$(DATA)") \
-		$(if $(BACKBONE),--backbone "$(BACKBONE)") $(if $(SETTINGS),--settings '$(SETTINGS)') \
+		$(if $(BACKBONE),--backbone "$(BACKBONE)") $(if $(SETTINGS),--settings "$$SETTINGS") \
 		$(if $(ONLY),--only $(ONLY)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(FOLDS),--folds $(FOLDS)) \
 		$(if $(TECHNIQUES),--techniques "$(TECHNIQUES)") $(if $(PROCESSES),--processes $(PROCESSES)) \
 		$(if $(OUT),--out "$(OUT)") $(ARGS)

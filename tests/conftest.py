@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import runpy
+import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +29,7 @@ from kernel_lib.offline.material import (
     write_spelling_backbone,
     write_spelling_competition,
 )
+from tests.uploading import no_account, shelf, written_run  # noqa: F401  fixtures
 
 ROOT = Path(__file__).parents[1]
 NO_NETWORK = ROOT / "kernel_lib/offline/rehearsal/guard"  # on PYTHONPATH it guards a notebook too
@@ -41,34 +45,40 @@ class Material:
     backbone: Path
 
 
+def made_up(root: Path, write: Any, encoder: Any, column: str, train: int, test: int) -> Material:
+    """A competition of so many rows, and a backbone made of a column of its ``train.csv``."""
+    write(root / "competition", train_rows=train, test_rows=test)
+    corpus = pd.read_csv(root / "competition/train.csv", dtype=str)[column].tolist()
+    encoder(root / "backbone", corpus=corpus)
+    return Material(root / "competition", root / "backbone")
+
+
 @pytest.fixture(scope="session")
 def material(tmp_path_factory: pytest.TempPathFactory) -> Material:
     """40 training and 7 test essays; a 500-piece sentencepiece model; 2 layers of 32."""
     root = tmp_path_factory.mktemp("material")
-    write_competition(root / "competition", train_rows=40, test_rows=7)
-    corpus = pd.read_csv(root / "competition/train.csv", dtype=str)["full_text"].tolist()
-    write_backbone(root / "backbone", corpus=corpus)
-    return Material(root / "competition", root / "backbone")
+    return made_up(root, write_competition, write_backbone, "full_text", 40, 7)
 
 
 @pytest.fixture(scope="session")
 def spelling_material(tmp_path_factory: pytest.TempPathFactory) -> Material:
     """48 training and 22 test sentences, half of these awkward; a BERT of 2 layers of 32."""
     root = tmp_path_factory.mktemp("spelling")
-    write_spelling_competition(root / "competition", train_rows=48, test_rows=22)
-    corpus = pd.read_csv(root / "competition/train.csv", dtype=str)["target"].tolist()
-    write_spelling_backbone(root / "backbone", corpus=corpus)
-    return Material(root / "competition", root / "backbone")
+    return made_up(root, write_spelling_competition, write_spelling_backbone, "target", 48, 22)
 
 
 @pytest.fixture(scope="session")
 def entity_material(tmp_path_factory: pytest.TempPathFactory) -> Material:
     """60 training and 30 test texts, half of these awkward; the backbone is that of the essays."""
     root = tmp_path_factory.mktemp("entities")
-    write_entity_competition(root / "competition", train_rows=60, test_rows=30)
-    corpus = pd.read_csv(root / "competition/train.csv", dtype=str)["tokens"].tolist()
-    write_backbone(root / "backbone", corpus=corpus)
-    return Material(root / "competition", root / "backbone")
+    return made_up(root, write_entity_competition, write_backbone, "tokens", 60, 30)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_collection() -> None:
+    """A fold ends with a garbage collection, which would mostly look at what was imported."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
@@ -134,42 +144,70 @@ class Case:
         )
 
 
+def encoded(task: Any) -> Case:
+    """The :class:`Case` of a task: a window of a text is in the text's fold."""
+    from kernel_lib.text.batches import by_window
+    from kernel_lib.text.tokenizer import build_tokenizer
+
+    s, train = task.settings, task.read_train()
+    tokenizer = build_tokenizer(Path(s.backbone), keep_newlines=s.keep_newlines)
+    examples = task.encode(train, tokenizer)
+    return Case(task, examples, by_window(task.folds(train), examples), tokenizer)
+
+
+def regression_case(material: Material, **changes: Any) -> Case:
+    """A :class:`Case` of scores; its texts are cut."""
+    from kernel_lib.tasks.regression import RegressionSettings, RegressionTask
+
+    settings = RegressionSettings(
+        **{
+            "backbone": str(material.backbone),
+            "data_dir": str(material.competition),
+            "n_folds": 2,
+            "epochs": 1,
+            "max_length": 64,
+            "learning_rate": 1e-3,
+            "head_learning_rate": 1e-3,
+            "precision": "float32",
+            **changes,
+        }
+    )
+    return encoded(RegressionTask(settings))
+
+
 @pytest.fixture
-def make_case(material: Material, tmp_path: Path) -> Any:
+def make_case(material: Material, tmp_path: Path) -> Callable[..., Case]:
     """Makes a :class:`Case` with some settings changed."""
+    there = {"output_dir": str(tmp_path / "run")}
+    return lambda **changes: regression_case(material, **{**there, **changes})
 
-    def make(**changes: Any) -> Case:
-        from kernel_lib.tasks.regression import RegressionSettings, RegressionTask
-        from kernel_lib.text.tokenizer import build_tokenizer
 
-        settings = RegressionSettings(
-            **{
-                "backbone": str(material.backbone),
-                "data_dir": str(material.competition),
-                "output_dir": str(tmp_path / "run"),
-                "n_folds": 2,
-                "epochs": 1,
-                "max_length": 64,
-                "learning_rate": 1e-3,
-                "head_learning_rate": 1e-3,
-                "precision": "float32",
-                **changes,
-            }
-        )
-        task = RegressionTask(settings)
-        train = task.read_train()
-        tokenizer = build_tokenizer(material.backbone, keep_newlines=settings.keep_newlines)
-        return Case(task, task.encode(train, tokenizer), task.folds(train), tokenizer)
+@pytest.fixture(scope="session")
+def trained(material: Material, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Gives the run folder of :func:`make_case`'s settings, to be read only; each trained once."""
+    runs: dict[str, Path] = {}
 
-    return make
+    def train(**changes: Any) -> Path:
+        key = repr(sorted(changes.items()))
+        if key not in runs:
+            path = str(tmp_path_factory.mktemp("trained") / "run")
+            case = regression_case(material, **changes, output_dir=path)
+            runs[key] = case.cross_validate().folder
+        return runs[key]
+
+    return train
+
+
+@pytest.fixture
+def own_run(trained: Callable[..., Path], tmp_path: Path) -> Callable[..., Path]:
+    """Gives a copy of such a run, a test's own, beside its other files."""
+    return lambda name="run", **changes: Path(shutil.copytree(trained(**changes), tmp_path / name))
 
 
 def spelling_case(material: Material, **changes: Any) -> Case:
     """A :class:`Case` of spelling correction; its windows are shorter than most sentences."""
     from kernel_lib.tasks.spelling import SpellingTask
     from kernel_lib.tasks.spelling_settings import SpellingSettings
-    from kernel_lib.text.batches import by_window
-    from kernel_lib.text.tokenizer import build_tokenizer
 
     settings = SpellingSettings(
         **{
@@ -187,21 +225,14 @@ def spelling_case(material: Material, **changes: Any) -> Case:
             **changes,
         }
     )
-    task = SpellingTask(settings)
-    train = task.read_train()
-    tokenizer = build_tokenizer(Path(settings.backbone), keep_newlines=settings.keep_newlines)
-    examples = task.encode(train, tokenizer)
-    return Case(task, examples, by_window(task.folds(train), examples), tokenizer)
+    return encoded(SpellingTask(settings))
 
 
 @pytest.fixture
-def make_spelling_case(spelling_material: Material, tmp_path: Path) -> Any:
+def make_spelling_case(spelling_material: Material, tmp_path: Path) -> Callable[..., Case]:
     """Makes a :class:`Case` of spelling correction with some settings changed."""
-
-    def make(**changes: Any) -> Case:
-        return spelling_case(spelling_material, **{"output_dir": str(tmp_path / "run"), **changes})
-
-    return make
+    there = {"output_dir": str(tmp_path / "run")}
+    return lambda **changes: spelling_case(spelling_material, **{**there, **changes})
 
 
 COPY = {"system": "copy", "max_length": 32, "window_overlap": 8, "copy_label": False}
@@ -213,31 +244,20 @@ def spelling_runs(
     spelling_material: Material, tmp_path_factory: pytest.TempPathFactory
 ) -> list[Any]:
     """One of each system, trained a little: they change a part of the characters."""
-    from kernel_lib.training import fold_work
-
     made = []
     little = {"learning_rate": 5e-3, "head_learning_rate": 5e-3, "epochs": 6, "batch_size": 4}
     for name, changes in (("copy", COPY), ("detect", DETECT)):
         folder = tmp_path_factory.mktemp(name) / "run"
         case = spelling_case(spelling_material, **little, **changes, output_dir=str(folder))
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(fold_work, "release_memory", lambda device: None)
-            made.append(case.cross_validate())
+        made.append(case.cross_validate())
     return made
 
 
 @pytest.fixture
-def correct(
-    spelling_material: Material,
-    spelling_runs: list[Any],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Any:
+def correct(spelling_material: Material, spelling_runs: list[Any], tmp_path: Path) -> Any:
     """Corrects sentences with both runs; gives the rows of ``corrections.jsonl``."""
     from kernel_lib.results import ensemble
     from kernel_lib.tasks.spelling_settings import SpellingInferenceSettings
-
-    monkeypatch.setattr(ensemble, "release_memory", lambda device: None)  # takes longer than all
 
     def make(texts: list[str] | None = None, **changes: Any) -> list[dict[str, Any]]:
         folder = spelling_material.competition
@@ -273,8 +293,6 @@ def entity_case(material: Material, **changes: Any) -> Case:
     """A :class:`Case` of named entities; its windows are shorter than most texts."""
     from kernel_lib.tasks.entities import EntityTask
     from kernel_lib.tasks.entity_settings import EntitySettings
-    from kernel_lib.text.batches import by_window
-    from kernel_lib.text.tokenizer import build_tokenizer
 
     settings = EntitySettings(
         **{
@@ -291,21 +309,14 @@ def entity_case(material: Material, **changes: Any) -> Case:
             **changes,
         }
     )
-    task = EntityTask(settings)
-    train = task.read_train()
-    tokenizer = build_tokenizer(Path(settings.backbone), keep_newlines=settings.keep_newlines)
-    examples = task.encode(train, tokenizer)
-    return Case(task, examples, by_window(task.folds(train), examples), tokenizer)
+    return encoded(EntityTask(settings))
 
 
 @pytest.fixture
-def make_entity_case(entity_material: Material, tmp_path: Path) -> Any:
+def make_entity_case(entity_material: Material, tmp_path: Path) -> Callable[..., Case]:
     """Makes a :class:`Case` of named entities with some settings changed."""
-
-    def make(**changes: Any) -> Case:
-        return entity_case(entity_material, **{"output_dir": str(tmp_path / "run"), **changes})
-
-    return make
+    there = {"output_dir": str(tmp_path / "run")}
+    return lambda **changes: entity_case(entity_material, **{**there, **changes})
 
 
 FULL = {"learning_rate": 5e-3, "head_learning_rate": 1e-2, "epochs": 4}
@@ -327,31 +338,19 @@ LORA = {
 @pytest.fixture(scope="session")
 def entity_runs(entity_material: Material, tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
     """Full fine-tuning, and LoRA with a CRF, trained a little: they name some entities."""
-    from kernel_lib.training import fold_work
-
     made = []
     for name, changes in (("full", FULL), ("lora", LORA)):
-        changes = {"layer_decay": 1.0, "batch_size": 4, **changes}
-        folder = tmp_path_factory.mktemp(name) / "run"
-        case = entity_case(entity_material, **changes, output_dir=str(folder))
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(fold_work, "release_memory", lambda device: None)
-            made.append(case.cross_validate())
+        folder = str(tmp_path_factory.mktemp(name) / "run")
+        changes = {"layer_decay": 1.0, "batch_size": 4, "output_dir": folder, **changes}
+        made.append(entity_case(entity_material, **changes).cross_validate())
     return made
 
 
 @pytest.fixture
-def name_entities(
-    entity_material: Material,
-    entity_runs: list[Any],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Any:
+def name_entities(entity_material: Material, entity_runs: list[Any], tmp_path: Path) -> Any:
     """Names entities with both runs; gives the rows of ``entities.jsonl``."""
     from kernel_lib.results import ensemble
     from kernel_lib.tasks.entity_settings import EntityInferenceSettings
-
-    monkeypatch.setattr(ensemble, "release_memory", lambda device: None)  # takes longer than all
 
     def make(texts: list[list[str]] | None = None, **changes: Any) -> list[dict[str, Any]]:
         folder = entity_material.competition

@@ -25,6 +25,7 @@ FLOORS = {
     "results": 6,
     "bench": 7,
     "blending": 7,
+    "runs": 7,
 }
 OFFLINE_MAY_USE = {"errors", "config", "metrics", "runtime", "offline"}
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pandas as pd
 import pytest
-from safetensors.numpy import load_file
 
-from kernel_lib.artifacts import MANIFEST, WEIGHTS, open_run
+from kernel_lib.artifacts import MANIFEST, open_run
 from kernel_lib.config import InferenceSettings
 from kernel_lib.errors import ArtifactError, SettingsError
-from kernel_lib.results import ensemble, plots, report, report_regression
+from kernel_lib.runs.half import write_half_copy
+from kernel_lib.runs.merge import merge_runs
+from kernel_lib.results import plots, report, report_regression
 from kernel_lib.results.ensemble import predict_submission
-from kernel_lib.results.half import write_half_copy
-from kernel_lib.results.merge import merge_runs
 from kernel_lib.results.report import write_report
 from kernel_lib.runtime.clock import Clock
 from kernel_lib.text.batches import collate_to
@@ -27,52 +21,11 @@ from kernel_lib.training.record import score_line, score_table
 from kernel_lib.training.state import RESUME
 from tests.test_crossval import SlowFolds
 from tests.test_ensemble import predict_one_by_one
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (fold_work, ensemble):  # looking for garbage takes longer than all the rest
-        monkeypatch.setattr(module, "release_memory", lambda device: None)
-
-
-@pytest.fixture(scope="module")
-def trained() -> dict[str, Path]:
-    """The runs that were trained for an earlier test of this file."""
-    return {}
-
-
-@pytest.fixture
-def run(make_case, trained: dict[str, Path], tmp_path_factory) -> Callable[..., Path]:
-    """Gives the run folder of some settings, to be read only; trained once."""
-
-    def make(**changes: Any) -> Path:
-        key = repr(sorted(changes.items()))
-        if key not in trained:
-            folder = tmp_path_factory.mktemp("run") / "run"
-            trained[key] = make_case(output_dir=str(folder), **changes).cross_validate().folder
-        return trained[key]
-
-    return make
-
-
-def weights(folder: Path, fold: int) -> dict[str, np.ndarray]:
-    return load_file(folder / f"fold{fold}" / WEIGHTS)
-
-
-def equal(one: dict[str, np.ndarray], two: dict[str, np.ndarray]) -> bool:
-    assert one.keys() == two.keys()
-    return all(np.array_equal(one[name], two[name]) for name in one)
-
-
-def without_times(entry: Any) -> Any:
-    if isinstance(entry, dict):
-        drop = ("seconds", "cost")
-        return {key: without_times(part) for key, part in entry.items() if key not in drop}
-    return [without_times(part) for part in entry] if isinstance(entry, list) else entry
+from tests.test_origins import equal, weights
 
 
 def test_it_learns_from_all_rows_and_changes_no_fold_and_no_score(
-    make_case, run, monkeypatch: pytest.MonkeyPatch, tmp_path, capsys
+    make_case, trained, own_run, monkeypatch: pytest.MonkeyPatch, tmp_path, capsys
 ) -> None:
     learned: list[str] = []
 
@@ -80,20 +33,20 @@ def test_it_learns_from_all_rows_and_changes_no_fold_and_no_score(
         learned.extend(example.id for example in examples)
         return collate_to(examples, pad_id, device)
 
-    folder = shutil.copytree(run(), tmp_path / "run")
+    folder = own_run()
     monkeypatch.setattr(shares, "collate_to", noting)
     case = make_case(full_data=True)
     full = case.cross_validate()  # the folds are there already: it is a setting of inference only
-    assert full.id == open_run(run()).id
+    assert full.id == open_run(trained()).id
     assert (full.finished_folds(), full.finished_models()) == ([0, 1], [0, 1, 2])
     assert sorted(learned) == sorted(example.id for example in case.examples)
     for fold in (0, 1):
-        assert equal(weights(folder, fold), weights(run(), fold))
+        assert equal(weights(folder, fold), weights(trained(), fold))
         assert not equal(weights(folder, 2), weights(folder, fold))
-    before, after = open_run(run()).record, full.record
+    before, after = open_run(trained()).record, full.record
     assert after["pooled"] == before["pooled"] and after["folds"] == before["folds"]
     assert [entry["fold"] for entry in after["full_data"]] == [2]
-    assert (folder / "oof.csv").read_bytes() == (run() / "oof.csv").read_bytes()
+    assert (folder / "oof.csv").read_bytes() == (trained() / "oof.csv").read_bytes()
     assert list(score_table(full).index) == [0, 1, "all"]
     assert "2 folds" in score_line(full) and score_line(full).endswith("all rows, not scored")
     said = capsys.readouterr().out
@@ -105,8 +58,8 @@ def test_it_learns_from_all_rows_and_changes_no_fold_and_no_score(
     assert "fold 2" in said
 
 
-def test_inference_takes_the_mean_with_it(run, material, tmp_path) -> None:
-    folder = run(full_data=True)
+def test_inference_takes_the_mean_with_it(trained, material, tmp_path) -> None:
+    folder = trained(full_data=True)
     settings = InferenceSettings(
         runs=(str(folder),),
         data_dir=str(material.competition),
@@ -120,7 +73,7 @@ def test_inference_takes_the_mean_with_it(run, material, tmp_path) -> None:
         assert np.allclose(found, expected, atol=1e-5) is same
 
 
-def test_stopped_by_the_clock_it_goes_on_bit_for_bit(make_case, run, tmp_path, capsys) -> None:
+def test_stopped_by_the_clock_it_goes_on_bit_for_bit(make_case, tmp_path, capsys) -> None:
     alone = {"folds": (2,), "full_data": True, "batch_size": 4, "evals_per_epoch": 2}
     unbroken = make_case(output_dir=str(tmp_path / "unbroken"), **alone).cross_validate()
     assert unbroken.finished_models() == [2]
@@ -149,13 +102,13 @@ def test_it_keeps_its_last_weights_or_their_average(make_case, tmp_path) -> None
     assert equal(found[0], found[1]) and not equal(found[0], found[2])
 
 
-def test_sessions_are_joined_with_it(make_case, run, tmp_path, monkeypatch) -> None:
+def test_sessions_are_joined_with_it(make_case, trained, tmp_path, monkeypatch) -> None:
     for name in (name for name in dir(plots) if name.startswith("plot_")):  # these take long
         monkeypatch.setattr(plots, name, lambda *_: None)
     for module in (report, report_regression):
         monkeypatch.setattr(module, "figure", lambda *_: "")
     other = make_case(output_dir=str(tmp_path / "b"), folds=(2,), full_data=True).cross_validate()
-    joined = merge_runs([run(), other.folder], tmp_path / "joined")
+    joined = merge_runs([trained(), other.folder], tmp_path / "joined")
     assert joined.finished_models() == [0, 1, 2]
     assert joined.record["settings"]["full_data"] is True
     assert joined.record["settings"]["folds"] == ()
@@ -166,15 +119,15 @@ def test_sessions_are_joined_with_it(make_case, run, tmp_path, monkeypatch) -> N
         write_report(other)
 
 
-def test_the_half_copy_has_it_too(run, material, tmp_path) -> None:
-    changes = write_half_copy(run(full_data=True), tmp_path / "half", str(material.competition))
+def test_the_half_copy_has_it_too(trained, material, tmp_path) -> None:
+    changes = write_half_copy(trained(full_data=True), tmp_path / "half", str(material.competition))
     assert [change.fold for change in changes] == [0, 1]
-    whole, half = weights(run(full_data=True), 2), weights(tmp_path / "half", 2)
+    whole, half = weights(trained(full_data=True), 2), weights(tmp_path / "half", 2)
     assert all(np.array_equal(whole[name].astype(np.float16), half[name]) for name in whole)
 
 
-def test_lost_on_the_way_it_is_missed(run, material, tmp_path) -> None:
-    folder = shutil.copytree(run(full_data=True), tmp_path / "lost")
+def test_lost_on_the_way_it_is_missed(own_run, material, tmp_path) -> None:
+    folder = own_run("lost", full_data=True)
     (folder / "fold2" / MANIFEST).unlink()
     settings = InferenceSettings(
         runs=(str(folder),),
@@ -202,9 +155,9 @@ def test_other_tasks_have_it_too(request, kind: str, tmp_path) -> None:
 
 
 def test_a_second_stage_has_one_that_begins_with_the_first_ones(
-    make_case, run, monkeypatch: pytest.MonkeyPatch
+    make_case, trained, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    began = {}
+    began, first = {}, trained(full_data=True)
     train = fold_work.FoldTrainer.train
 
     def noting(trainer):
@@ -213,6 +166,5 @@ def test_a_second_stage_has_one_that_begins_with_the_first_ones(
         return train(trainer)
 
     monkeypatch.setattr(fold_work.FoldTrainer, "train", noting)
-    first = run(full_data=True)
     make_case(init_from=str(first), full_data=True, folds=(2,)).cross_validate()
     assert list(began) == [2] and equal(began[2], weights(first, 2))

@@ -15,31 +15,16 @@ import pytest
 from kernel_lib.artifacts import OOF, WEIGHTS
 from kernel_lib.config import InferenceSettings
 from kernel_lib.errors import ArtifactError
-from kernel_lib.results import merge
+from kernel_lib.runs import merge
+from kernel_lib.runs.merge import main, merge_runs
 from kernel_lib.results.ensemble import predict_submission
-from kernel_lib.results.merge import main, merge_runs
 from kernel_lib.runtime.files import sha256
 
 
-@pytest.fixture(scope="module")
-def trained() -> dict[str, Path]:
-    """The runs that were trained for an earlier test of this file."""
-    return {}
-
-
 @pytest.fixture
-def session(make_case, trained: dict[str, Path], tmp_path_factory) -> Callable[..., Path]:
-    """Gives the run folder of a notebook that was asked for some folds; trained only once."""
-
-    def make(*folds: int, **changes: Any) -> Path:
-        name = "-".join(map(str, (*folds, *changes.items())))
-        if name not in trained:
-            folder = tmp_path_factory.mktemp("notebook") / "run"
-            case = make_case(n_folds=3, folds=folds, output_dir=str(folder), **changes)
-            trained[name] = case.cross_validate().folder
-        return trained[name]
-
-    return make
+def session(trained: Callable[..., Path]) -> Callable[..., Path]:
+    """Gives the run folder of a notebook that was asked for some folds, to be read only."""
+    return lambda *folds, **changes: trained(n_folds=3, folds=folds, **changes)
 
 
 @pytest.fixture

@@ -21,38 +21,14 @@ from kernel_lib.results.members import task_of
 from kernel_lib.results.soft import main, write_soft_labels
 from kernel_lib.runtime.clock import Clock
 from kernel_lib.text.tokenizer import load_tokenizer
-from kernel_lib.training import fold_work
 
 PLAIN = {"fold_scheme": "plain"}  # folds that do not depend on the labels
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    from kernel_lib.results import ensemble
-
-    for module in (fold_work, ensemble):  # looking for garbage takes longer than all the rest
-        monkeypatch.setattr(module, "release_memory", lambda device: None)
-
-
-@pytest.fixture(scope="module")
-def trained() -> dict[str, Path]:
-    """The runs that were trained for an earlier test of this file, by their settings."""
-    return {}
-
-
 @pytest.fixture
-def teacher(make_case, trained: dict[str, Path], tmp_path_factory) -> Callable[..., Path]:
-    """Gives a trained run folder, to be read only; trained once."""
-
-    def make(**changes: Any) -> Path:
-        key = repr(sorted(changes.items()))
-        if key not in trained:
-            folder = tmp_path_factory.mktemp("teacher") / "run"
-            case = make_case(output_dir=str(folder), **PLAIN, **changes)
-            trained[key] = case.cross_validate().folder
-        return trained[key]
-
-    return make
+def teacher(trained: Callable[..., Path]) -> Callable[..., Path]:
+    """Gives a trained run folder, to be read only."""
+    return lambda **changes: trained(**PLAIN, **changes)
 
 
 def label(material, tmp_path: Path, *runs: Path, out: str = "soft", **options: Any) -> pd.DataFrame:
@@ -177,6 +153,35 @@ def test_a_training_row_among_the_further_texts_is_refused(
     assert not (tmp_path / "soft").exists()
 
 
+def test_without_further_texts_the_training_rows_alone_are_labelled(
+    teacher, material, tmp_path
+) -> None:
+    run, options = teacher(), {"with_train": True, "mix_true": 0.5}
+    test = pd.read_csv(material.competition / "test.csv", dtype=str)
+    both = label(material, tmp_path, run, **options)
+    alone = label(material, tmp_path, run, out="alone", texts=None, **options)
+    expected = both[~both["text_id"].isin(test["text_id"])].reset_index(drop=True)
+    assert alone.equals(expected) and len(alone) == 40
+
+
+def test_weights_of_another_fold_are_no_teacher(own_run, material, tmp_path) -> None:
+    """They have learned the very rows that their labels would be for."""
+    run = own_run(**PLAIN)
+    shutil.copy(run / "fold1" / WEIGHTS, run / "fold0" / WEIGHTS)
+    with pytest.raises(ArtifactError, match="is not the file that training wrote"):
+        label(material, tmp_path, run)
+    assert not (tmp_path / "soft").exists()
+
+
+def test_a_teacher_whose_epoch_its_own_fold_chose_is_named(
+    teacher, material, tmp_path, capsys
+) -> None:
+    label(material, tmp_path, teacher())
+    assert "keep=" not in capsys.readouterr().out
+    label(material, tmp_path, teacher(keep="best"))
+    assert "the rows of its own fold chose its weights" in capsys.readouterr().out
+
+
 def test_teachers_of_other_folds_are_refused(teacher, material, tmp_path) -> None:
     other = teacher(n_folds=3, folds=(0,))
     with pytest.raises(ArtifactError, match=r"other folds: of 40 rows .* another fold there"):
@@ -190,6 +195,8 @@ def test_what_makes_no_sense_is_refused(teacher, material, tmp_path) -> None:
         label(material, tmp_path, teacher(), mix_true=0.5)
     with pytest.raises(SettingsError, match="from 0 to 1"):
         label(material, tmp_path, teacher(), mix_true=1.5, with_train=True)
+    with pytest.raises(SettingsError, match="nothing to label"):
+        label(material, tmp_path, teacher(), texts=None)
 
 
 def test_without_time_nothing_is_written(teacher, material, tmp_path) -> None:

@@ -68,12 +68,13 @@ def find_combination(members: Sequence[Member], settings: InferenceSettings) -> 
 
     Raises:
         SettingsError: a blend is named, but the runs are of a task that has none.
-        ArtifactError: the blend cannot be read or predicts other columns, a run of it is not
-            attached, or one is attached that it does not know.
+        ArtifactError: the blend cannot be read or predicts other columns, the runs predict on
+            different scales, a run of it is not attached, or one is attached that it does not know.
     """
     if not settings.blend and not all(has_scale(member) for member in members):
         return Combination(members)
-    targets = {scale_of(member).targets for member in members}
+    scales = {scale_of(member) for member in members}
+    targets = {scale.targets for scale in scales}
     blend = find_blend(settings.blend)
     if blend is None:
         return Combination(members)
@@ -82,6 +83,9 @@ def find_combination(members: Sequence[Member], settings: InferenceSettings) -> 
             f"{blend.path} is a blend of {', '.join(blend.targets)}; the runs predict "
             f"{' and '.join(', '.join(each) for each in sorted(targets))}."
         )
+    if len(scales) > 1:
+        found = " and ".join(sorted(f"{scale.lowest:g} to {scale.highest:g}" for scale in scales))
+        raise ArtifactError(f"the runs predict on different scales, {found}: not to be blended.")
     return _chosen(members, blend)
 
 

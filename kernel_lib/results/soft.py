@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from kernel_lib.artifacts import CONFIG, WEIGHTS, read_manifest
 from kernel_lib.config import InferenceSettings
 from kernel_lib.errors import ArtifactError, DataError, SettingsError, TrainingError
 from kernel_lib.results.ensemble import PredictWork
@@ -44,7 +45,7 @@ from kernel_lib.training.sessions import furthest
 
 def write_soft_labels(
     settings: InferenceSettings,
-    texts: Path,
+    texts: Path | None,
     out: Path,
     *,
     with_train: bool = False,
@@ -60,7 +61,8 @@ def write_soft_labels(
     Args:
         settings: ``runs``, the teachers; ``data_dir``, the folder of their ``train.csv``;
             precision, devices and time budget.
-        texts: a CSV file with the id and text columns of the competition.
+        texts: a CSV file with the id and text columns of the competition; None: no further texts,
+            only training rows.
         out: a folder, or the CSV file to write.
         with_train: whether training rows are labelled too.
         mix_true: share of the true value in the label of a training row.
@@ -70,26 +72,32 @@ def write_soft_labels(
         The path of the table.
 
     Raises:
-        ArtifactError: the runs have other folds or targets than each other, or folds are missing.
+        ArtifactError: the runs have other folds or targets than each other, or folds are missing
+            or not as training wrote them.
         DataError: a text is one of the training rows.
-        SettingsError: ``mix_true`` makes no sense.
+        SettingsError: ``mix_true`` makes no sense, or there is nothing to label.
         TrainingError: the time budget is too short, or a model failed; nothing is written.
     """
     _check_mix(with_train, mix_true)
+    if texts is None and not with_train:
+        raise SettingsError("nothing to label: give texts (--texts), training rows (--with-train).")
     clock = clock or Clock(settings.time_budget_seconds)
     members = gather_members(find_runs(settings.runs))
     check_members(members)
     folds = _common_folds(members)
+    _warn_of_chosen_epochs(members)
     task, s = members[0].task, _regression_settings(members[0])
     for member in members:
         member.task.agree_with(task, settings)
     known = read_training_rows(furthest(members[0].sessions), settings.data_dir or s.data_dir).frame
-    frame = read_table(texts, columns=(s.text_column,), id_column=s.id_column)
-    frame = frame[[s.id_column, s.text_column]]
-    _refuse_known(frame, known, texts, s)
+    columns = [s.id_column, s.text_column]
+    frame = known[columns].iloc[:0]
+    if texts is not None:
+        frame = read_table(texts, columns=(s.text_column,), id_column=s.id_column)[columns]
+        _refuse_known(frame, known, texts, s)
     further = len(frame)
     if with_train:
-        frame = pd.concat([frame, known[list(frame.columns)]], ignore_index=True)
+        frame = pd.concat([frame, known[columns]], ignore_index=True)
     _predict(members, frame, settings, clock)
     true = known[list(s.target_columns)].to_numpy(np.float64)
     parts = []
@@ -141,6 +149,15 @@ def _common_folds(members: Sequence[Member]) -> dict[str, int]:
     return folds
 
 
+def _warn_of_chosen_epochs(members: Sequence[Member]) -> None:
+    for member in members:
+        if member.task.settings.to_dict().get("keep") == "best":
+            print(
+                f'{member.name} has keep="best": the rows of its own fold chose its weights, so a '
+                "student of these labels scores a little too well on them"
+            )
+
+
 def _regression_settings(member: Member) -> RegressionSettings:
     settings = member.task.settings
     if not isinstance(settings, RegressionSettings):
@@ -176,6 +193,8 @@ def _predict(
     for member in members:
         encode_test(member, frame)
     visits = [(m, fold) for fold in range(members[0].task.settings.n_folds) for m in members]
+    for member, fold in visits:  # weights of another fold have learned this fold's rows
+        read_manifest(member.folds[fold], fold, check=(WEIGHTS, CONFIG))
     places = make_places(pick_devices(settings.devices), jobs=len(visits))
     plan = Plan(members, visits, clock)
     with hire(PredictWork(members, settings), places, clock=clock, name=str) as crew:
@@ -194,7 +213,7 @@ def main() -> int:
     """Command line; returns the exit status."""
     parser = argparse.ArgumentParser(description="Label texts by the folds of one or more runs.")
     parser.add_argument("runs", nargs="+", help="run folders with the same folds, the teachers")
-    parser.add_argument("--texts", type=Path, required=True, help="CSV file with id and text")
+    parser.add_argument("--texts", type=Path, help="CSV file with id and text")
     parser.add_argument("--out", type=Path, required=True, help="folder, or CSV file, to write")
     parser.add_argument("--data", default="", help="folder of train.csv; that of the first run")
     parser.add_argument("--with-train", action="store_true", help="label training rows too")

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from kernel_lib.errors import ArtifactError, BackboneError
+from kernel_lib.errors import ArtifactError, BackboneError, SettingsError
 from kernel_lib.offline.upload.dataset_rules import METADATA
 from kernel_lib.offline.upload.staging import place, staged, write_metadata
 from kernel_lib.offline.upload.templates import dataset_slug, render
@@ -32,7 +32,8 @@ LICENSES = ("LICENSE", "LICENSE.txt", "LICENSE.md")
 RUN, RECORD, MANIFEST = "run", "run.json", "manifest.json"
 HASHED = ("model.safetensors", "config.json", "oof.csv")
 RUN_FILES = ("folds.csv", "oof.csv", "report.html")
-RUN_TOKENIZER = ("tokenizer/tokenizer.json", "tokenizer/tokenizer_config.json")
+RUN_TOKENIZER = "tokenizer"
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 LOG = "log.jsonl"
 
 
@@ -97,9 +98,11 @@ def build_weights(run: Path, folder: Path, owner: str, name: str) -> None:
 
     Raises:
         ArtifactError: it is no run folder, no fold is finished, or a file is missing or altered.
-        SettingsError: Kaggle would not take the name.
+        SettingsError: Kaggle would not take the name, or it is that of another run's dataset.
     """
-    run_id = _open_run(run)["run_id"]
+    record = _open_run(run)
+    run_id = record["run_id"]
+    _refuse_other_run(folder, run_id)
     numbers = [path.parent.name.removeprefix("fold") for path in run.glob(f"fold*/{MANIFEST}")]
     folds = sorted(int(number) for number in numbers if number.isdecimal())
     if not folds:
@@ -107,7 +110,7 @@ def build_weights(run: Path, folder: Path, owner: str, name: str) -> None:
             f"{run} has no finished fold (fold<n>/{MANIFEST}): let the training go on first."
         )
     files = [RECORD, *(file for file in RUN_FILES if (run / file).is_file())]
-    for file in RUN_TOKENIZER:
+    for file in _tokenizer_files(record):
         if not (run / file).is_file():
             raise ArtifactError(f"{run / file} is missing. Copy the whole run folder.")
         files.append(file)
@@ -121,6 +124,26 @@ def build_weights(run: Path, folder: Path, owner: str, name: str) -> None:
         for file in files:
             place(run / file, new / RUN / file)
         write_metadata(new / METADATA, values)
+
+
+def _refuse_other_run(folder: Path, run_id: str) -> None:
+    """Raises SettingsError when what is there is of another run, uploaded under the same name."""
+    record = folder / RUN / RECORD
+    if record.is_file() and read_json(record).get("run_id") != run_id:
+        raise SettingsError(
+            f"{folder} holds another run ({read_json(record).get('run_id')}, here {run_id}), and "
+            "on Kaggle too it would be replaced. Give this one a name of its own (NAME=...), or "
+            "remove the folder if it is to be replaced."
+        )
+
+
+def _tokenizer_files(record: dict[str, Any]) -> list[str]:
+    """Those of the run's tokenizer; on frozen features, of each encoder's, ``tokenizer/0/`` on."""
+    folders = [RUN_TOKENIZER]
+    resources = record.get("resources")
+    if isinstance(resources, dict) and isinstance(resources.get("encoders"), list):
+        folders = [f"{RUN_TOKENIZER}/{number}" for number in range(len(resources["encoders"]))]
+    return [f"{folder}/{file}" for folder in folders for file in TOKENIZER_FILES]
 
 
 def _open_run(run: Path) -> dict[str, Any]:

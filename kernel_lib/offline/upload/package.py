@@ -19,6 +19,7 @@ from pathlib import Path
 
 from kernel_lib import __version__
 from kernel_lib.errors import DataError, SettingsError
+from kernel_lib.offline.pairs import refuse_unlike_pair
 from kernel_lib.offline.upload import dataset_rules, kernel_rules, templates
 from kernel_lib.offline.upload.metadata import built_folders, check_notebook, report
 from kernel_lib.offline.upload.model_datasets import build_backbone as build_backbone
@@ -33,7 +34,7 @@ from kernel_lib.runtime.release import RELEASE_RECORD
 
 LIBRARY = Path(__file__).parents[2]
 LIBRARY_SLUG, WHEELS_SLUG = "kernel-lib", "kernel-lib-wheels"
-LAPTOP_ONLY = ("offline", "bench", "blending")  # this room, what measures, and what weighs
+LAPTOP_ONLY = ("offline", "bench", "blending", "runs")  # what no notebook on Kaggle reads
 GIT_TIMEOUT_SECONDS = 30.0
 
 
@@ -121,13 +122,15 @@ def build_kernel(name: str, folder: Path, owner: str) -> None:
         owner: the Kaggle name.
 
     Raises:
-        DataError: there is no such template or notebook, or it has outputs, or is not offline.
+        DataError: there is no such template or notebook, or it has outputs, is not offline, or is
+            not what its ``.py`` says.
     """
     values = render(f"{name}{templates.KERNEL}", owner=owner)
     notebook = templates.NOTEBOOKS / f"{name}.ipynb"
     problems = check_notebook(notebook)
     if problems:
         raise DataError("\n  ".join(["a notebook cannot go up like this:", *map(str, problems)]))
+    refuse_unlike_pair(notebook)
     with staged(folder, kinds=(".ipynb", ".json")) as new:
         shutil.copyfile(notebook, new / notebook.name)
         write_metadata(new / kernel_rules.METADATA, values)

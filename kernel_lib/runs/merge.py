@@ -1,6 +1,6 @@
 """One run folder of several: folds that were trained in different notebooks, joined.
 
-    python -m kernel_lib.results.merge download/a/run download/b/run --out build/run
+    python -m kernel_lib.runs.merge download/a/run download/b/run --out build/run
 
 All must be of one run: the same settings, data, folds, tokenizer and backbone.
 """

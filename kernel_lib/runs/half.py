@@ -1,6 +1,6 @@
 """A run with its weights in half precision: half the upload, and what it costs, measured.
 
-    python -m kernel_lib.results.half build/fb3/run build/fb3/run-half --data <folder of train.csv>
+    python -m kernel_lib.runs.half build/fb3/run build/fb3/run-half --data <folder of train.csv>
 
 Weights are rounded to float16 and loaded as float32 again, so inference computes as before.
 """
