@@ -470,13 +470,12 @@ def test_precisions_are_compared_with_stock_float32(results) -> None:
     assert all(variant["score"] is None for variant in variants.values())
 
 
-def test_a_run_is_scored_in_every_precision(results, make_case, tmp_path: Path) -> None:
-    case = make_case(folds=(0,))
-    case.cross_validate()
-    found = measure_precisions(dataclasses.replace(TINY, run=str(tmp_path / "run"), run_rows=1000))
-    assert found["rows"] == int((case.folds == 0).sum())
+def test_a_run_is_scored_in_every_precision(results, make_case, trained) -> None:
+    run = trained(folds=(0,))
+    found = measure_precisions(dataclasses.replace(TINY, run=str(run), run_rows=1000))
+    assert found["rows"] == int((make_case().folds == 0).sum())
     scores = [variant["score"] for variant in found["variants"].values()]
-    (fold,) = open_run(tmp_path / "run").record["folds"]
+    (fold,) = open_run(run).record["folds"]
     assert scores[0] == pytest.approx(fold["scores"]["mcrmse"], abs=1e-5)
     assert all(score == pytest.approx(scores[0], abs=0.02) for score in scores)
     assert "change of the score" in markdown({**results, "precisions": found})

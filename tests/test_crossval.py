@@ -57,11 +57,9 @@ def test_a_run_leaves_what_inference_and_people_need(make_case, tmp_path: Path) 
     assert list(score_table(run).index) == [0, 1, "all"]
 
 
-def test_nothing_is_pickled(make_case, tmp_path: Path) -> None:
-    make_case().cross_validate()
-    for path in (tmp_path / "run").rglob("*"):
-        if path.is_file():
-            assert path.suffix in {".json", ".jsonl", ".csv", ".safetensors"}, path
+def test_nothing_is_pickled(trained) -> None:
+    suffixes = {path.suffix for path in trained().rglob("*") if path.is_file()}
+    assert suffixes == {".json", ".jsonl", ".csv", ".safetensors"}
 
 
 def test_run_again_trains_nothing_and_changes_nothing(make_case, tmp_path: Path) -> None:
@@ -71,53 +69,53 @@ def test_run_again_trains_nothing_and_changes_nothing(make_case, tmp_path: Path)
     assert before == {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()}
 
 
-def test_folds_trained_in_two_sessions_equal_those_of_one(make_case, tmp_path: Path) -> None:
-    make_case(output_dir=str(tmp_path / "once")).cross_validate()
-    make_case(output_dir=str(tmp_path / "twice"), folds=(1,)).cross_validate()
-    make_case(output_dir=str(tmp_path / "twice"), folds=(0,)).cross_validate()
+def test_folds_trained_in_two_sessions_equal_those_of_one(
+    make_case, trained, own_run, tmp_path: Path
+) -> None:
+    own_run(folds=(1,))
+    make_case(folds=(0,)).cross_validate()
     for fold in (0, 1):
-        once = load_file(tmp_path / f"once/fold{fold}/model.safetensors")
-        twice = load_file(tmp_path / f"twice/fold{fold}/model.safetensors")
+        once = load_file(trained() / f"fold{fold}/model.safetensors")
+        twice = load_file(tmp_path / f"run/fold{fold}/model.safetensors")
         assert all(np.array_equal(once[name], twice[name]) for name in once)
-    assert read_oof(tmp_path / "once").equals(read_oof(tmp_path / "twice"))
+    assert read_oof(trained()).equals(read_oof(tmp_path / "run"))
 
 
-def test_a_run_stopped_by_the_clock_goes_on(make_case, tmp_path: Path) -> None:
-    make_case(output_dir=str(tmp_path / "unbroken")).cross_validate()
+def test_a_run_stopped_by_the_clock_goes_on(make_case, trained, tmp_path: Path) -> None:
     run = make_case().cross_validate(clock=Clock(0.0))
     assert run.finished_folds() == []
     assert (tmp_path / "run/fold0" / RESUME).is_file()
     run = make_case().cross_validate()
     assert run.finished_folds() == [0, 1]
     assert not (tmp_path / "run/fold0" / RESUME).exists()
-    assert read_oof(tmp_path / "run").equals(read_oof(tmp_path / "unbroken"))
+    assert read_oof(tmp_path / "run").equals(read_oof(trained()))
 
 
-def test_resume_from_an_attached_run_folder(make_case, tmp_path: Path) -> None:
-    make_case(output_dir=str(tmp_path / "attached"), folds=(0,)).cross_validate()
+def test_resume_from_an_attached_run_folder(make_case, own_run, tmp_path: Path) -> None:
+    own_run("attached", folds=(0,))
     run = make_case(resume_from=str(tmp_path / "attached")).cross_validate()
     assert run.folder == tmp_path / "run"
     assert run.finished_folds() == [0, 1]
     assert open_run(tmp_path / "attached").finished_folds() == [0]
 
 
-def test_other_settings_in_the_same_folder_are_refused_by_name(make_case) -> None:
-    make_case(folds=(0,)).cross_validate()
+def test_other_settings_in_the_same_folder_are_refused_by_name(make_case, own_run) -> None:
+    own_run(folds=(0,))
     with pytest.raises(ArtifactError, match=r"dropout was 0\.0, is 0\.1"):
         make_case(dropout=0.1).cross_validate()
 
 
-def test_other_data_in_the_same_folder_is_refused(make_case) -> None:
-    make_case(folds=(0,)).cross_validate()
+def test_other_data_in_the_same_folder_is_refused(make_case, own_run) -> None:
+    own_run(folds=(0,))
     case = make_case()
     case.examples[3].target[0] += 0.5
     with pytest.raises(ArtifactError, match="other data"):
         case.cross_validate()
 
 
-def test_a_fold_of_another_run_is_refused(make_case, tmp_path: Path) -> None:
-    make_case().cross_validate()
-    make_case(output_dir=str(tmp_path / "other"), seed=7).cross_validate()
+def test_a_fold_of_another_run_is_refused(make_case, own_run, tmp_path: Path) -> None:
+    own_run()
+    own_run("other", seed=7, folds=(1,))
     (tmp_path / "run/fold1").rename(tmp_path / "gone")
     (tmp_path / "other/fold1").rename(tmp_path / "run/fold1")
     with pytest.raises(ArtifactError, match="belongs to run"):
@@ -151,8 +149,8 @@ def test_debug_is_small(make_case) -> None:
     assert run.folder.name == "run-debug"  # never taken for the real one
 
 
-def test_no_fold_is_begun_when_the_time_is_up(make_case, tmp_path: Path) -> None:
-    make_case(folds=(0,)).cross_validate()
+def test_no_fold_is_begun_when_the_time_is_up(make_case, own_run, tmp_path: Path) -> None:
+    own_run(folds=(0,))
     make_case().cross_validate(clock=Clock(0.0))
     assert not (tmp_path / "run/fold1").exists()
 

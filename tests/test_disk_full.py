@@ -122,6 +122,5 @@ def predict_on_a_full_disk(run_folder: Path, data_dir: Path, disk: Path) -> None
     assert submission.read_text().startswith("text_id,")
 
 
-def test_a_submission_stays_as_it_was_when_the_disk_is_full(make_case, material, disk) -> None:
-    run_folder = make_case(folds=(0,)).cross_validate().folder
-    run_to_the_end(predict_on_a_full_disk, run_folder, material.competition, disk)
+def test_a_submission_stays_as_it_was_when_the_disk_is_full(trained, material, disk) -> None:
+    run_to_the_end(predict_on_a_full_disk, trained(folds=(0,)), material.competition, disk)

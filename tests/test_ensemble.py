@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,37 +30,9 @@ from kernel_lib.text.tokenizer import load_tokenizer
 from kernel_lib.training.passes import predict_in_passes
 
 
-@pytest.fixture(scope="module", autouse=True)
-def fast_collection() -> Iterator[None]:
-    """A fold ends with a garbage collection, which would mostly look at pytest's objects here."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
-
-
-@pytest.fixture(scope="module")
-def trained() -> dict[str, Path]:
-    """The runs that were trained for an earlier test of this file, by their settings."""
-    return {}
-
-
 @pytest.fixture
-def make_run(make_case, trained, tmp_path: Path, tmp_path_factory) -> Callable[..., Path]:
-    """Gives a trained run folder of a test's own; the same settings are trained only once."""
-
-    def make(name: str = "run", **changes: Any) -> Path:
-        key = repr(changes)
-        if key not in trained:
-            folder = tmp_path_factory.mktemp("trained") / "run"
-            trained[key] = make_case(output_dir=str(folder), **changes).cross_validate().folder
-        return Path(shutil.copytree(trained[key], tmp_path / name))
-
-    return make
-
-
-@pytest.fixture
-def run_folder(make_run) -> Path:
-    return make_run()
+def run_folder(own_run) -> Path:
+    return own_run()
 
 
 def infer(
@@ -192,8 +163,8 @@ def test_a_sample_in_another_order_is_followed(run_folder: Path, material, tmp_p
     pd.testing.assert_frame_equal(turned.iloc[::-1].reset_index(drop=True), plain)
 
 
-def test_two_runs_count_alike(make_run, material, tmp_path: Path) -> None:
-    a, b = make_run("a"), make_run("b", seed=3, folds=(0,))
+def test_two_runs_count_alike(own_run, material, tmp_path: Path) -> None:
+    a, b = own_run("a"), own_run("b", seed=3, folds=(0,))
     one = infer(a, material.competition, tmp_path).set_index("text_id")
     two = infer(b, material.competition, tmp_path).set_index("text_id")
     both = infer(a, material.competition, tmp_path, runs=(str(a), str(b))).set_index("text_id")
@@ -201,9 +172,9 @@ def test_two_runs_count_alike(make_run, material, tmp_path: Path) -> None:
 
 
 def test_sessions_of_one_run_attached_side_by_side_count_each_fold_once(
-    make_run, run_folder: Path, material, tmp_path: Path, capsys
+    own_run, run_folder: Path, material, tmp_path: Path, capsys
 ) -> None:
-    first = make_run("first", folds=(1,))
+    first = own_run("first", folds=(1,))
     alone = infer(run_folder, material.competition, tmp_path)
     both = infer(run_folder, material.competition, tmp_path, runs=(str(first), str(run_folder)))
     pd.testing.assert_frame_equal(alone, both)
@@ -335,10 +306,10 @@ def test_what_a_killed_session_left_is_removed(run_folder: Path, material, tmp_p
 
 
 def test_each_fold_replaces_the_file_by_a_better_one_the_best_run_first(
-    make_run, run_folder: Path, material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+    own_run, run_folder: Path, material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
     set_score(run_folder, 0.7)
-    best = make_run("best", seed=3, folds=(0,))
+    best = own_run("best", seed=3, folds=(0,))
     set_score(best, 0.6)
     frames: list[pd.DataFrame] = []
     write = regression.write_submission
@@ -369,13 +340,13 @@ def test_each_fold_replaces_the_file_by_a_better_one_the_best_run_first(
 
 
 def test_the_final_bytes_do_not_depend_on_which_run_is_best(
-    make_run, material, tmp_path: Path, slow: SlowModels, monkeypatch: pytest.MonkeyPatch
+    own_run, material, tmp_path: Path, slow: SlowModels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def in_float64(*args, **options):  # sums of float32 would be exact in any order
         return predict_in_passes(*args, **options) * np.float64(1.1)
 
     monkeypatch.setattr(ensemble, "predict_in_passes", in_float64)
-    runs = [make_run(name, seed=3 + seed, folds=(0,)) for seed, name in enumerate("abc")]
+    runs = [own_run(name, seed=3 + seed, folds=(0,)) for seed, name in enumerate("abc")]
     slow.batch_seconds = dict.fromkeys("abc", 0.0)
     contents, orders = set(), set()
     for scores in ((0.1, 0.2, 0.3), (0.3, 0.1, 0.2), (0.2, 0.3, 0.1)):

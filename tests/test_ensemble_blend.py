@@ -15,7 +15,6 @@ import pytest
 from kernel_lib.artifacts import open_run
 from kernel_lib.config import InferenceSettings
 from kernel_lib.errors import ArtifactError, SettingsError
-from kernel_lib.results import ensemble
 from kernel_lib.results.blend_file import BLEND, Blend, Part
 from kernel_lib.results.blend_weights import Weights, rank_mean
 from kernel_lib.results.ensemble import predict_submission
@@ -35,27 +34,16 @@ UNEVEN = np.array([[0.5], [0.2], [0.28]]) + np.linspace(0, 0.02, TARGETS)
 slow = test_ensemble.slow  # its fixture
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("trained")
-
-
 @pytest.fixture
-def runs(
-    make_case: Callable[..., Any], trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> list[Path]:
+def runs(own_run: Callable[..., Path]) -> list[Path]:
     """Three runs, of two folds, of one, and of one; the second is the best."""
-    monkeypatch.setattr(ensemble, "release_memory", lambda device: None)  # takes longer than all
     found = []
     for name, changes, score in (
         ("a", {}, 0.6),
         ("b", {"seed": 3, "folds": (0,)}, 0.5),
         ("c", {"seed": 4, "folds": (1,)}, 0.7),
     ):
-        if not (trained / name).is_dir():
-            made = make_case(output_dir=str(trained / name), **changes).cross_validate()
-            assert made.folder == trained / name
-        found.append(Path(shutil.copytree(trained / name, tmp_path / name)))
+        found.append(own_run(name, **changes))
         set_score(found[-1], score)
     return found
 

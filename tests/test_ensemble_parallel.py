@@ -24,8 +24,14 @@ from kernel_lib.tasks import regression
 from kernel_lib.tasks.submission import check_submission
 
 
+@pytest.fixture
+def runs(own_run) -> tuple[str, str]:
+    """A run of two folds and one of one, a test's own."""
+    return str(own_run("a")), str(own_run("b", seed=3, folds=(0,)))
+
+
 @pytest.fixture(autouse=True)
-def quick_workers(monkeypatch: pytest.MonkeyPatch) -> Any:
+def quick_workers(runs, monkeypatch: pytest.MonkeyPatch) -> Any:
     import tests.killing  # noqa: F401  it tells the server what to import
 
     monkeypatch.setattr(seat, "START_METHOD", "forkserver")
@@ -33,23 +39,6 @@ def quick_workers(monkeypatch: pytest.MonkeyPatch) -> Any:
     torch.set_num_threads(2)  # one for each of two workers
     yield
     torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def trained() -> list[Path]:
-    """The runs that were trained for the first test."""
-    return []
-
-
-@pytest.fixture
-def runs(make_case, trained: list[Path], tmp_path: Path) -> tuple[str, str]:
-    """A run of two folds and one of one, a test's own."""
-    if not trained:
-        for name, changes in (("a", {}), ("b", {"seed": 3, "folds": (0,)})):
-            case = make_case(output_dir=str(tmp_path / "trained" / name), **changes)
-            trained.append(case.cross_validate().folder)
-    a, b = (shutil.copytree(folder, tmp_path / folder.name) for folder in trained)
-    return str(a), str(b)
 
 
 def infer(runs: tuple[str, ...], material, path: Path, **changes: Any) -> Path:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ast
 import builtins
-import gc
 import importlib
 import json
 import os
@@ -34,11 +33,10 @@ from kernel_lib.results.ensemble import predict_submission
 from kernel_lib.runtime.files import sha256
 from kernel_lib.runtime.paths import KAGGLE_ROOT_VARIABLE
 from kernel_lib.runtime.wheels import CARRIED, attach_wheels
-from kernel_lib.tasks.regression import RegressionSettings, RegressionTask
 from kernel_lib.tasks.submission import check_submission
 from kernel_lib.text.tokenizer import build_tokenizer
 from kernel_lib.training.state import RESUME, read_progress
-from tests.conftest import ROOT, Case
+from tests.conftest import ROOT
 
 PACKAGE = ROOT / "kernel_lib"
 
@@ -220,33 +218,10 @@ def test_code_that_a_tokenizers_config_names_is_not_run(
 # a run folder
 
 
-@pytest.fixture(scope="module")
-def genuine(material, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A run as training leaves it: two folds."""
-    settings = RegressionSettings(
-        backbone=str(material.backbone),
-        data_dir=str(material.competition),
-        output_dir=str(tmp_path_factory.mktemp("genuine") / "run"),
-        n_folds=2,
-        epochs=1,
-        max_length=32,
-        fgm_epsilon=0.0,
-        precision="float32",
-    )
-    task = RegressionTask(settings)
-    train = task.read_train()
-    tokenizer = build_tokenizer(material.backbone, keep_newlines=True)
-    case = Case(task, task.encode(train, tokenizer), task.folds(train), tokenizer)
-    folder = case.cross_validate().folder
-    gc.freeze()  # after each fold the garbage is collected; all that is imported makes that slow
-    yield folder
-    gc.unfreeze()
-
-
 @pytest.fixture
-def run(genuine: Path, tmp_path: Path) -> Path:
-    """A copy of it, attached as a stranger's dataset, to be tampered with."""
-    return Path(shutil.copytree(genuine, tmp_path / "input/datasets/stranger/weights"))
+def run(own_run: Callable[..., Path]) -> Path:
+    """A run as training leaves it, attached as a stranger's dataset, to be tampered with."""
+    return own_run("input/datasets/stranger/weights", max_length=32, fgm_epsilon=0.0)
 
 
 @pytest.fixture

@@ -66,10 +66,10 @@ def test_what_the_image_lacks_is_not_named() -> None:
 
 def test_every_version_of_the_image_is_one_that_the_kit_supports() -> None:
     image, wanted = read_image(), requirements(REQUIRED)
-    for name in image.keys() & wanted.keys():
-        for part in image[name].specifier:
-            if part.operator == "==":
-                assert wanted[name].specifier.contains(part.version), name
+    both = image.keys() & wanted.keys()
+    pins = [(name, part) for name in both for part in image[name].specifier]
+    pins = [(name, part.version) for name, part in pins if part.operator == "=="]
+    assert pins and [pin for pin in pins if not wanted[pin[0]].specifier.contains(pin[1])] == []
 
 
 def test_torch_is_left_to_the_requirements() -> None:

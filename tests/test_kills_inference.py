@@ -64,13 +64,11 @@ class Unbroken:
 
 
 @pytest.fixture
-def unbroken(make_case, material, tmp_path: Path) -> Unbroken:
-    run_folder = make_case().cross_validate().folder
-
+def unbroken(trained, material, tmp_path: Path) -> Unbroken:
     def make_args(number: Any) -> tuple[Path, Path, Path]:
         work = tmp_path / f"work{number}"
         work.mkdir()
-        return run_folder, material.competition, work
+        return trained(), material.competition, work
 
     args = make_args("")
     run_to_the_end(infer, *args)  # the first one also starts the server and reads cold files

@@ -131,15 +131,23 @@ def check_what_two_workers_showed(executed: Path) -> None:
     assert "Traceback" not in json.dumps(shown)
 
 
-def test_the_fb3_pair_from_train_csv_to_a_checked_submission(kaggle: Path, tmp_path: Path) -> None:
-    printed = execute("fb3_train", kaggle, tmp_path / "train", **SMALL, devices=2)
+def test_the_fb3_pair_stopped_by_its_clock_goes_on_to_a_checked_submission(
+    kaggle: Path, tmp_path: Path
+) -> None:
+    printed = execute("fb3_train", kaggle, tmp_path / "one", **SMALL, time_budget_seconds=0.001)
+    assert "state saved" in printed and "no fold is finished yet" in printed
+    assert (tmp_path / "one/run/fold0/resume.safetensors").is_file()
+    output = kaggle / "input/notebooks/somebody/fb3-train"  # as Kaggle attaches an output
+    shutil.copytree(tmp_path / "one", output)
+    more = {"devices": 2, "resume_from": f"{output}/run"}
+    printed = execute("fb3_train", kaggle, tmp_path / "train", **SMALL, **more)
     assert str(kaggle / "input") in printed.split("kernel_lib 0")[1][:400]  # the attached library
     assert "CV mcrmse" in printed and "image/png" in printed
     assert (tmp_path / "train/run/report.html").stat().st_size > 10_000
     assert open_run(tmp_path / "train/run").finished_folds() == [0, 1]
     check_what_two_workers_showed(tmp_path / "train.ipynb")
 
-    output = kaggle / "input/notebooks/somebody/fb3-train"  # as Kaggle attaches an output
+    shutil.rmtree(output)
     shutil.copytree(tmp_path / "train", output)
     execute("fb3_infer", kaggle, tmp_path / "infer")
     found = pd.read_csv(tmp_path / "infer/submission.csv", dtype={"text_id": str})
@@ -153,7 +161,7 @@ def test_the_fb3_pair_from_train_csv_to_a_checked_submission(kaggle: Path, tmp_p
 
 
 def test_a_blend_of_frozen_features_and_fine_tuned_folds(
-    kaggle: Path, make_case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kaggle: Path, trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KERNEL_LIB_KAGGLE_ROOT", str(kaggle))  # where the encoder is found again
     printed = execute("fb3_features", kaggle, tmp_path / "features", **SMALL)
@@ -162,7 +170,7 @@ def test_a_blend_of_frozen_features_and_fine_tuned_folds(
     assert run.finished_folds() == [0, 1] and (run.folder / "report.html").is_file()
     outputs = kaggle / "input/notebooks/somebody"
     shutil.copytree(tmp_path / "features", outputs / "fb3-features")
-    make_case(output_dir=str(outputs / "fb3-train/run"), n_folds=2).cross_validate()
+    shutil.copytree(trained(), outputs / "fb3-train/run")
     runs = [outputs / name / "run" for name in ("fb3-features", "fb3-train")]
     found = blend_runs(runs, kaggle / "input/blend", method="ridge", keep_all=True)
     weights, intercepts = found.found.weights.values, found.found.weights.intercepts
@@ -268,18 +276,6 @@ def test_the_ner_pair_with_lora_and_a_crf_from_words_to_a_checked_submission(
         len(tokens.split()) for tokens in both["tokens"]
     ]
     assert (tmp_path / "infer/entities.jsonl").is_file()
-
-
-def test_a_training_notebook_stopped_by_its_clock_ends_green_and_goes_on(
-    kaggle: Path, tmp_path: Path
-) -> None:
-    printed = execute("fb3_train", kaggle, tmp_path / "one", **SMALL, time_budget_seconds=0.001)
-    assert "state saved" in printed and "no fold is finished yet" in printed
-    assert (tmp_path / "one/run/fold0/resume.safetensors").is_file()
-    earlier = kaggle / "input/notebooks/somebody/fb3-train"
-    shutil.copytree(tmp_path / "one", earlier)
-    printed = execute("fb3_train", kaggle, tmp_path / "two", **SMALL, resume_from=f"{earlier}/run")
-    assert "CV mcrmse" in printed
 
 
 def test_bad_input_ends_in_one_clear_message_and_no_file(material, tmp_path: Path) -> None:

@@ -26,32 +26,6 @@ from kernel_lib.training.origins import Origins, find_origins
 from tests.test_crossval import SlowFolds
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Looking for garbage takes longer than all the rest.
-    monkeypatch.setattr(fold_work, "release_memory", lambda device: None)
-
-
-@pytest.fixture(scope="module")
-def trained() -> dict[str, Path]:
-    """The runs that were trained for an earlier test of this file, by their settings."""
-    return {}
-
-
-@pytest.fixture
-def first(make_case, trained: dict[str, Path], tmp_path_factory) -> Callable[..., Path]:
-    """Gives the trained run folder of a first stage, to be read only; trained once."""
-
-    def make(**changes: Any) -> Path:
-        key = repr(sorted(changes.items()))
-        if key not in trained:
-            folder = tmp_path_factory.mktemp("first") / "run"
-            trained[key] = make_case(output_dir=str(folder), **changes).cross_validate().folder
-        return trained[key]
-
-    return make
-
-
 def weights(run: Path, fold: int) -> dict[str, np.ndarray]:
     return load_file(run / f"fold{fold}" / WEIGHTS)
 
@@ -89,7 +63,7 @@ def soft(make_case, material, tmp_path) -> Callable[..., Path]:
 
 
 def test_each_fold_begins_with_that_folds_weights(
-    make_case, first, monkeypatch: pytest.MonkeyPatch
+    make_case, trained, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     began: dict[int, dict[str, np.ndarray]] = {}
     train = loop.FoldTrainer.train
@@ -100,35 +74,35 @@ def test_each_fold_begins_with_that_folds_weights(
         return train(trainer)
 
     monkeypatch.setattr(fold_work.FoldTrainer, "train", noting)
-    run = make_case(init_from=str(first()), fgm_epsilon=0, seed=42).cross_validate()
+    run = make_case(init_from=str(trained()), fgm_epsilon=0, seed=42).cross_validate()
     for fold in (0, 1):
-        assert equal(began[fold], weights(first(), fold))
-        assert not equal(weights(run.folder, fold), weights(first(), fold))
-    assert not equal(weights(first(), 0), weights(first(), 1))
+        assert equal(began[fold], weights(trained(), fold))
+        assert not equal(weights(run.folder, fold), weights(trained(), fold))
+    assert not equal(weights(trained(), 0), weights(trained(), 1))
 
 
-def test_the_first_loss_is_that_of_the_run_it_begins_with(make_case, first) -> None:
-    case = make_case(init_from=str(first()), fgm_epsilon=0, dropout=0.0)
+def test_the_first_loss_is_that_of_the_run_it_begins_with(make_case, trained) -> None:
+    case = make_case(init_from=str(trained()), fgm_epsilon=0, dropout=0.0)
     origins = find_origins(case.task, case.tokenizer)
     plain = case.trainer()  # its model is that of the backbone
     origins.put_weights(plain.model, 0)
     rows = plain.order.batches(0)[0]
     batch = collate([plain.train_examples[row] for row in rows], case.tokenizer.pad_token_id)
-    taught = case.task.empty_model(first() / "fold0").eval()
-    taught.load_state_dict({k: torch.from_numpy(v) for k, v in weights(first(), 0).items()})
+    taught = case.task.empty_model(trained() / "fold0").eval()
+    taught.load_state_dict({k: torch.from_numpy(v) for k, v in weights(trained(), 0).items()})
     with torch.no_grad():
         expected = case.task.loss(taught(batch.input_ids, batch.attention_mask), batch)
     found = plain.updater.update([rows], None, ())
     assert found == pytest.approx(float(expected), rel=1e-6)
 
 
-def test_mixout_and_weight_decay_pull_towards_the_first_weights(make_case, first) -> None:
+def test_mixout_and_weight_decay_pull_towards_the_first_weights(make_case, trained) -> None:
     case = make_case(
-        init_from=str(first()), mixout_probability=0.5, pretrained_weight_decay=0.1, fgm_epsilon=0
+        init_from=str(trained()), mixout_probability=0.5, pretrained_weight_decay=0.1, fgm_epsilon=0
     )
     model = case.task.build_model(Path(case.task.settings.backbone), case.tokenizer, case.examples)
     find_origins(case.task, case.tokenizer).put_weights(model, 1)
-    there = weights(first(), 1)
+    there = weights(trained(), 1)
     mixing = {n: m for n, m in model.named_modules() if isinstance(m, MixoutLinear)}
     assert mixing
     for name, module in mixing.items():
@@ -136,9 +110,9 @@ def test_mixout_and_weight_decay_pull_towards_the_first_weights(make_case, first
 
 
 def test_a_second_stage_stopped_by_the_clock_equals_an_unbroken_one(
-    make_case, first, soft, tmp_path
+    make_case, trained, soft, tmp_path
 ) -> None:
-    more = {"init_from": str(first()), "pseudo_labels": str(soft()), "batch_size": 2, "epochs": 2}
+    more = {"init_from": str(trained()), "pseudo_labels": str(soft()), "batch_size": 2, "epochs": 2}
     more |= {"mixout_probability": 0.2, "pretrained_weight_decay": 0.1, "folds": (1,)}
     more |= {"fgm_epsilon": 0}
     make_case(output_dir=str(tmp_path / "unbroken"), **more).cross_validate()
@@ -203,25 +177,25 @@ def test_the_model_of_all_rows_learns_from_the_mean_of_the_folds_labels(make_cas
     ],
 )
 def test_weights_that_do_not_fit_or_would_leak_are_refused(
-    make_case, first, tmp_path, changes: dict[str, Any], said: str
+    make_case, trained, tmp_path, changes: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(ArtifactError, match=said):
-        make_case(init_from=str(first()), **changes).cross_validate()
+        make_case(init_from=str(trained()), **changes).cross_validate()
     assert not (tmp_path / "run").exists()
 
 
-def test_weights_of_another_backbone_are_refused(make_case, first, material, tmp_path) -> None:
+def test_weights_of_another_backbone_are_refused(make_case, trained, material, tmp_path) -> None:
     other = shutil.copytree(material.backbone, tmp_path / "other")
     config = read_json(other / "config.json")
     write_json(other / "config.json", {**config, "layer_norm_eps": 1e-5})
     with pytest.raises(ArtifactError, match="another backbone"):
-        make_case(init_from=str(first()), backbone=str(other)).cross_validate()
+        make_case(init_from=str(trained()), backbone=str(other)).cross_validate()
 
 
-def test_folds_that_are_missing_or_damaged_there_are_said(make_case, first, tmp_path) -> None:
+def test_folds_that_are_missing_or_damaged_there_are_said(make_case, trained, tmp_path) -> None:
     with pytest.raises(ArtifactError, match="init_from='nowhere'"):
         make_case(init_from="nowhere").cross_validate()
-    copy = shutil.copytree(first(), tmp_path / "copy")
+    copy = shutil.copytree(trained(), tmp_path / "copy")
     path = copy / "fold1" / WEIGHTS
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     with pytest.raises(ArtifactError, match="not the file that training wrote"):
@@ -230,19 +204,19 @@ def test_folds_that_are_missing_or_damaged_there_are_said(make_case, first, tmp_
     with pytest.raises(ArtifactError, match=r"no finished fold 1.*make merge"):
         make_case(init_from=str(copy), output_dir=str(tmp_path / "b")).cross_validate()
     with pytest.raises(ArtifactError, match="no finished fold 2"):
-        make_case(init_from=str(first()), full_data=True).cross_validate()
+        make_case(init_from=str(trained()), full_data=True).cross_validate()
 
 
 def test_a_run_is_known_by_what_it_begins_with_not_by_where_that_is(
-    make_case, first, soft, tmp_path
+    make_case, trained, soft, tmp_path
 ) -> None:
-    labels, run = soft(), first()
+    labels, run = soft(), trained()
     make_case(init_from=str(run), pseudo_labels=str(labels), folds=(0,)).cross_validate()
     there = shutil.copytree(run, tmp_path / "there")
     moved = shutil.copytree(labels, tmp_path / "moved")
     same = make_case(init_from=str(there), pseudo_labels=str(moved / "soft.csv"))
     assert same.cross_validate(clock=Clock(0.0)).finished_folds() == [0]
-    other = first(learning_rate=3e-3)
+    other = trained(learning_rate=3e-3)
     with pytest.raises(ArtifactError, match="other first weights"):
         make_case(init_from=str(other), pseudo_labels=str(labels)).cross_validate()
     with pytest.raises(ArtifactError, match="other first weights"):
@@ -299,9 +273,9 @@ def test_a_table_that_is_not_what_was_written_is_refused(make_case, soft) -> Non
 
 @pytest.mark.parametrize("mount", ["input/{}", "input/datasets/owner/{}"])
 def test_both_are_found_by_name_under_the_inputs(
-    make_case, first, soft, tmp_path, monkeypatch, mount: str
+    make_case, trained, soft, tmp_path, monkeypatch, mount: str
 ) -> None:
-    run = shutil.copytree(first(), tmp_path / mount.format("stage-one") / "run")
+    run = shutil.copytree(trained(), tmp_path / mount.format("stage-one") / "run")
     shutil.copytree(soft(), tmp_path / mount.format("labels"))
     monkeypatch.setenv("KERNEL_LIB_KAGGLE_ROOT", str(tmp_path))
     monkeypatch.chdir(tmp_path)

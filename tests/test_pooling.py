@@ -213,7 +213,7 @@ def test_weighted_layer_begins_as_the_mean_of_the_layers() -> None:
 def test_concat_has_the_last_layer_first() -> None:
     states, mask = states_and_mask()
     found = make("concat_last_n")(states, mask).split(HIDDEN, dim=-1)
-    for back, part in enumerate(found):
+    for back, part in zip(range(TOP), found, strict=True):
         assert torch.allclose(part, make("mean")((states[-1 - back],), mask), atol=1e-6)
 
 

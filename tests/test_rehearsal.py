@@ -102,7 +102,7 @@ class Caught(Exception):
 
 
 def caught(kernel: Kernel, plan: Plan) -> str:
-    """The first problem; there must be one. What would run after its pass does not."""
+    """The problems of the first pass that has one. What would run after it does not."""
     run = module._run
 
     def run_until_caught(*args: Any) -> Any:
@@ -118,7 +118,7 @@ def caught(kernel: Kernel, plan: Plan) -> str:
         except Caught as end:
             found = as_lines(*end.args)
     assert found, "the rehearsal found nothing wrong"
-    return found[0]
+    return "\n".join(found)
 
 
 @pytest.mark.parametrize(
@@ -185,67 +185,64 @@ except OSError:
     pass
 """
 DROP_LAST = """
-from torch.utils.data import DataLoader
-rows = [row for batch in DataLoader(range(len(test)), batch_size=3, drop_last=True)
-        for row in batch.tolist()]
+rows = range(len(test) // 3 * 3)  # as a loader's drop_last=True leaves them
 answer = sample.iloc[rows].copy()
 answer[columns] = train[columns].mean().to_numpy()
 """
+TOKENS = """
+print(dict(os.environ))
+Path("env.txt").write_text(str(os.environ))
+"""
+# What lies in one notebook is found in one pass, each by its own words.
 BROKEN = {
-    "a hub look-up": ([FIND, SWALLOWED_LOOK_UP, READ, PREDICT, WRITE], "reach a network"),
-    "row order lost": (
-        [FIND, READ, PREDICT, "answer = answer.iloc[::-1]", WRITE],
+    "row order lost, a value missing, another far off the scale": (
+        [
+            *(FIND, READ, PREDICT),
+            "answer = answer.iloc[::-1]\nanswer.iloc[1, 2] = None\nanswer.iloc[0, 1] = 50.0",
+            WRITE,
+        ],
         "in the sample's order",
+        "no value empty or infinite",
+        "values near those of the training data",
+    ),
+    "a hub look-up, too many files, another column name": (
+        [
+            *(FIND, SWALLOWED_LOOK_UP, READ, PREDICT),
+            'answer = answer.rename(columns={"syntax": "Syntax"})',
+            *(WRITE, 'for n in range(500): Path(f"{n}.txt").touch()'),
+        ],
+        "reach a network",
+        "at most 500 files: 501",
+        "columns as in the sample",
+    ),
+    "a token printed and saved, a row twice": (
+        [FIND, READ, PREDICT, "answer = pd.concat([answer, answer[:1]])", WRITE, TOKENS],
+        "no secret in any output: the log, the executed notebook, env.txt",
+        "a row for every id: 4 rows instead of 3",
+    ),
+    "a file written into the input, the error swallowed; no submission": (
+        [FIND, READ, SWALLOWED_WRITE, PREDICT, 'answer.to_csv("sub.csv")'],
+        "nothing written outside",
+        "submission.csv is there",
+    ),
+    "a file written into the input": (
+        [FIND, READ, '(data / "cache.json").write_text("{}")', PREDICT, WRITE],
+        "every cell ran",
     ),
     "drop_last": ([FIND, READ, DROP_LAST, WRITE], "a row for every id: 51 rows instead of 53"),
     "a package the image lacks": (
         [FIND, "import iterstrat", READ, PREDICT, WRITE],
         "iterative-stratification is not on Kaggle's image",
     ),
-    "a file written into the input": (
-        [FIND, READ, '(data / "cache.json").write_text("{}")', PREDICT, WRITE],
-        "every cell ran",
-    ),
-    "the same, the error swallowed": (
-        [FIND, READ, SWALLOWED_WRITE, PREDICT, WRITE],
-        "nothing written outside",
-    ),
-    "a token printed": (
-        [FIND, READ, PREDICT, WRITE, "print(dict(os.environ))"],
-        "no secret in any output: the log",
-    ),
-    "a token saved": (
-        [FIND, READ, PREDICT, WRITE, 'Path("env.txt").write_text(str(os.environ))'],
-        "no secret in any output: env.txt",
-    ),
-    "no submission": ([FIND, READ, PREDICT, 'answer.to_csv("sub.csv")'], "submission.csv is there"),
-    "a missing value": (
-        [FIND, READ, PREDICT, "answer.iloc[1, 2] = None", WRITE],
-        "no value empty or infinite",
-    ),
-    "a value far off the scale": (
-        [FIND, READ, PREDICT, "answer.iloc[0, 1] = 50.0", WRITE],
-        "values near those of the training data",
-    ),
-    "another column name": (
-        [FIND, READ, PREDICT, 'answer = answer.rename(columns={"syntax": "Syntax"})', WRITE],
-        "columns as in the sample",
-    ),
-    "a row twice": (
-        [FIND, READ, PREDICT, "answer = pd.concat([answer, answer[:1]])", WRITE],
-        "a row for every id: 4 rows instead of 3",
-    ),
-    "too many files": (
-        [FIND, READ, PREDICT, WRITE, 'for n in range(500): Path(f"{n}.txt").touch()'],
-        "at most 500 files: 501",
-    ),
 }
 
 
 @pytest.mark.parametrize("fault", BROKEN)
 def test_a_broken_notebook_is_caught(predicting, plan: Plan, fault: str) -> None:
-    cells, expected = BROKEN[fault]
-    assert expected in caught(predicting(*cells), plan)
+    cells, *expected = BROKEN[fault]
+    found = caught(predicting(*cells), plan)
+    for words in expected:
+        assert words in found
 
 
 def test_public_ids_kept_are_caught_by_the_hidden_test(predicting, plan: Plan) -> None:

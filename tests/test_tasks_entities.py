@@ -22,7 +22,6 @@ from kernel_lib.tasks.entities import EntityTask
 from kernel_lib.tasks.entity_settings import EntityInferenceSettings, EntitySettings
 from kernel_lib.tasks.registry import restore_task
 from kernel_lib.tasks.word_probabilities import from_json
-from kernel_lib.training import fold_work
 from kernel_lib.training.passes import predict_in_passes
 from tests.conftest import entity_case
 from tests.test_state import stop_after, without_seconds
@@ -36,11 +35,6 @@ SYSTEMS = {
     "lora": {**WITH_LORA, "fgm_epsilon": 0.3, "decoder": "argmax", "subtoken": "last"},
     "lora and crf": {**WITH_LORA, "decoder": "crf", "gradient_checkpointing": True},
 }
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fold_work, "release_memory", lambda device: None)  # takes longer than all
 
 
 def predicted_again(case: Any, run: Any, fold: int) -> pd.DataFrame:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from kernel_lib.artifacts import OOF, WEIGHTS, Run, finish_fold, read_manifest
 from kernel_lib.model.row_models import RowModel
 from kernel_lib.runtime.clock import Clock, format_seconds
-from kernel_lib.runtime.device import pick_device, pick_precision
+from kernel_lib.runtime.device import keep_freed_memory, pick_device, pick_precision
 from kernel_lib.runtime.progress import progress_bar
 from kernel_lib.tasks.feature_fits import Features, predict_rows
 from kernel_lib.tasks.features import FeatureTask
@@ -58,6 +58,7 @@ def cross_validate_features(
         backbone=weights,
         save_tokenizers=task.save_tokenizers,
     )
+    keep_freed_memory()
     device = pick_device()
     print(f"run {run.id} in {run.folder}  device {device}  method {settings.method}")
     if settings.names_without_effect:
