@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -247,6 +248,55 @@ def test_settings_that_cannot_be_are_a_line_too(base: RegressionSettings, tmp_pa
     assert len(found["dropout"]["pairs"]) == 2
 
 
+def test_equal_settings_are_trained_and_counted_once(
+    base: RegressionSettings, tmp_path: Path
+) -> None:
+    twin = dataclasses.replace(DROPOUT, name="wet")
+    start = FakeStart({"dropout": 0.1})
+    made = ablation(base, tmp_path, DROPOUT, twin)
+    made.run(start, pause=0)
+    assert len(start.started) == 4
+    copy = tmp_path / RUNS / f"again-{made.jobs[-1].folder.name}"  # as earlier releases left them
+    shutil.copytree(made.jobs[-1].folder, copy)
+    found = names(made.record())
+    assert found["wet"]["pairs"] == found["dropout"]["pairs"]
+    assert len(found["wet"]["pairs"]) == 2
+    failing = ablation(base, tmp_path / "b", DROPOUT, twin)
+    failing.run(FakeStart({}, failing="dropout"), pause=0)
+    assert "madgrad" in names(failing.record())["wet"]["failure"]
+
+
+def test_what_changes_no_result_is_a_line_and_not_the_base_once_more(
+    base: RegressionSettings, tmp_path: Path
+) -> None:
+    vain = Technique("vain", "vain", {"gradient_checkpointing": True})
+    made = ablation(base, tmp_path, vain)
+    made.run(FakeStart({}), pause=0)
+    found = names(made.record())["vain"]
+    assert (found["failure"], found["runs"]) == ("no result depends on what it changes.", [])
+    assert "verdict" not in found
+
+
+def test_what_selects_on_its_own_fold_is_no_evidence_against_a_rival_either(
+    base: RegressionSettings, tmp_path: Path
+) -> None:
+    selecting = {"keep": "best", "evals_per_epoch": 2}
+    techniques = (
+        Technique("best", "best", selecting, rival="linear"),
+        Technique("wet", "wet", {"dropout": 0.1}, rival="best"),
+        LINEAR,
+    )
+    made = ablation(base, tmp_path, *techniques)
+    made.run(FakeStart({"best": 0.1}), pause=0)
+    record = made.write()
+    assert names(record)["best"]["verdict"] == "optimistic"
+    assert [each["verdict"] for each in record["rivals"]] == ["optimistic"] * 2
+    text = (tmp_path / TABLE).read_text()
+    assert text.count("no evidence: chosen on the fold it reports") == 3
+    assert "the seeds of all techniques, 2 degrees of freedom" in text
+    assert "here 2.0 standard errors on either side. Of 2 techniques" in text
+
+
 def test_without_the_base_there_is_nothing(base: RegressionSettings, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="base, seed 5, fold 0 failed"):
         ablation(base, tmp_path, DROPOUT).run(FakeStart({}, failing=BASE), pause=0)
@@ -381,7 +431,8 @@ def test_what_the_base_has_is_also_tried_without(base: RegressionSettings) -> No
         return {t.name: t.settings for t in found if t.name.startswith("without_")}
 
     assert without(base) == {}
-    assert without(RegressionSettings()) == {"without_fgm_epsilon": {"fgm_epsilon": 0.0}}
+    fgm = {"without_fgm_epsilon": {"fgm_epsilon": 0.0}}
+    assert without(base.replace(fgm_epsilon=0.2)) == fgm
     rich = base.replace(averaging="ema", freeze_layers=1, head_dropout=0.1, freeze_embeddings=True)
     assert without(rich) == {
         "without_averaging": {"averaging": "none"},
@@ -409,11 +460,21 @@ def test_techniques_from_a_file(base: RegressionSettings, tmp_path: Path) -> Non
         ({"x": {"dropout": 0.1}}, "'x' has no settings"),
         ({"x": {"settings": {}, "setings": 1}}, "'x' has setings"),
         ({"fmg": None}, "did you mean 'fgm'"),
+        (
+            {"base": {"settings": {"dropout": 0.1}}},
+            "mine.json: technique 'base': so the base itsel",
+        ),
+        ({"a/b": {"settings": {"dropout": 0.1}}}, "mine.json: technique 'a/b': folders are called"),
+        ({"": {"settings": {"dropout": 0.1}}}, "technique '': folders are called"),
     ):
         path.write_text(json.dumps(wrong))
         with pytest.raises(SettingsError, match=message):
             read_techniques(path, own)
     assert [each.name for each in chosen(own, ["ema", "fgm", BASE])] == ["fgm", "ema"]
+    selecting = {"mine": {"settings": {"keep": "best", "epochs": 2}}}
+    path.write_text(json.dumps(selecting))
+    assert read_techniques(path, own)[0].is_optimistic
+    assert [each.name for each in own if each.is_optimistic] == ["keep_best"]
 
 
 def test_the_command_lists_makes_and_shows(
@@ -426,8 +487,13 @@ def test_the_command_lists_makes_and_shows(
         return ablate.main(), *capsys.readouterr()
 
     status, out, _ = run("--only", "fgm,linear", "--list")
-    assert (status, out.count("\n")) == (0, 3)
+    assert (status, out.count("\n")) == (0, 2)
     assert '{"fgm_epsilon": 0.2}' in out
+    everything = own_techniques(RegressionSettings(fgm_epsilon=0.0), layers=12)
+    assert [line.split()[0] for line in run("--list")[1].splitlines()] == [
+        each.name for each in everything
+    ]
+    assert not any(tmp_path.iterdir())
     assert "No run of the base" in run("--table-only")[1]
     status, out, _ = run("--only", "fgm,more_epochs", "--seeds", "5,6")
     assert status == 0
@@ -439,6 +505,8 @@ def test_the_command_lists_makes_and_shows(
         (("--only", "fmg"), "did you mean 'fgm'"),
         (("--seeds", "a"), "cannot be read"),
         (("--settings", "{"), "cannot be read"),
+        (("--settings", "[]"), "is no JSON object"),
+        (("--settings", '{"keep": "best"}'), "selects on the fold that it reports"),
         (("--settings", '{"folds": [1]}'), "names folds: give"),
         (("--data", "x"), "go together"),
     ):

@@ -7,30 +7,20 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from kernel_lib.bench.ablate_differences import (
+from kernel_lib.bench.ablate_differences import compare_all, make_pairs, rows_error
+from kernel_lib.bench.ablate_errors import (
     COMMON,
     HELPS,
-    HURTS,
-    NOTHING,
     OF_BASE,
-    OF_FOLDS,
     OPTIMISTIC,
     OWN,
     UNDECIDED,
     UNKNOWN,
-    compare_all,
-    make_pairs,
-    rows_error,
-    spread_within_folds,
-    standard_error,
-    usual_variance,
-    verdict,
 )
 from kernel_lib.bench.ablate_runs import Trained
 from kernel_lib.errors import ArtifactError
-
-NOTHING_KNOWN = (0.0, 0)
 
 
 def trained(
@@ -126,59 +116,6 @@ def test_runs_on_other_rows_are_refused() -> None:
         make_pairs([other], [trained("base", [0.5, 0.5])])
 
 
-def test_the_spread_within_folds_leaves_out_what_folds_differ_by() -> None:
-    values = {(1, 0): 0.50, (2, 0): 0.52, (1, 1): 0.60, (2, 1): 0.66, (1, 2): 0.9}
-    squares, degrees = spread_within_folds(values)
-    assert squares == pytest.approx(0.02**2 / 2 + 0.06**2 / 2)  # of two values: half their distance
-    assert degrees == 2
-
-
-def test_the_usual_variance_is_right_on_average_and_one_diverging_technique_does_not_move_it() -> (
-    None
-):
-    random = np.random.default_rng(1)
-    for seeds in (2, 3, 5):
-        drawn = random.normal(0, 0.01, (3001, seeds))
-        spreads = [(float(s), seeds - 1) for s in drawn.var(axis=1) * seeds]
-        assert usual_variance(spreads) == pytest.approx(1e-4, rel=0.1)
-        assert usual_variance([*spreads, (1e9, seeds - 1)]) == pytest.approx(1e-4, rel=0.1)
-    assert usual_variance([NOTHING_KNOWN]) is None
-
-
-def test_the_standard_error_adds_rows_and_training() -> None:
-    two = [-0.004, 0.004]  # their variance: 0.000032
-    found, source = standard_error(0.003, two, (0.000032, 1), 0.00001, NOTHING_KNOWN)
-    assert (found, source) == (pytest.approx(0.005), OWN)
-    found, source = standard_error(0.003, two, (0.000032, 1), 0.00008, NOTHING_KNOWN)
-    assert (found, source) == (pytest.approx(0.007), COMMON)  # 9 + 40 = 49
-    found, source = standard_error(0.003, [0.1], NOTHING_KNOWN, 0.000016, (1.0, 1))
-    assert (found, source) == (pytest.approx(0.005), COMMON)  # other techniques have two seeds
-    found, source = standard_error(0.003, [0.1], NOTHING_KNOWN, None, (0.000016, 2))
-    assert (found, source) == (pytest.approx(0.005), OF_BASE)  # twice a variance of 0.000008
-    found, source = standard_error(0.001, [0.0, 0.006], NOTHING_KNOWN, None, NOTHING_KNOWN)
-    assert (found, source) == (pytest.approx(0.003), OF_FOLDS)
-    found, source = standard_error(0.009, [0.0, 0.006], NOTHING_KNOWN, None, NOTHING_KNOWN)
-    assert (found, source) == (0.009, OF_FOLDS)
-    assert standard_error(0.003, [0.1], NOTHING_KNOWN, None, NOTHING_KNOWN) == (0.003, UNKNOWN)
-
-
-@pytest.mark.parametrize(
-    ("difference", "error", "expected"),
-    [
-        (-0.0101, 0.005, HELPS),
-        (0.0101, 0.005, HURTS),
-        (-0.01, 0.005, UNDECIDED),  # two standard errors are not more than two
-        (-0.001, 0.0004, HELPS),  # however small
-        (0.0, 0.001, NOTHING),  # to 0.00196
-        (0.0, 0.00103, UNDECIDED),  # to 0.00202
-        (-0.0011, 0.0006, UNDECIDED),  # to -0.0023
-        (0.0008, 0.0006, NOTHING),  # to 0.00198
-    ],
-)
-def test_the_borders_of_the_verdicts(difference: float, error: float, expected: str) -> None:
-    assert verdict(difference, error) == expected
-
-
 def test_a_comparison_from_end_to_end() -> None:
     """Every row wrong by the same: no error of the rows, so all of it is the training's."""
     base = [trained("base", [e] * 8, seed=s) for s, e in ((1, 0.50), (2, 0.50))]
@@ -195,7 +132,9 @@ def test_a_comparison_from_end_to_end() -> None:
     assert list(found) == ["good", "vain", "best"]  # nothing to hold "none" against
     good, vain, best = found.values()
     assert good.difference == pytest.approx(-0.09)
-    assert good.error == pytest.approx(math.sqrt(0.0002 / (7 / 9) ** 3 / 2))  # the usual one
+    assert good.error == pytest.approx(math.sqrt(0.0002 / 2))  # the usual one
+    assert good.degrees == pytest.approx(8 / 5)  # of two in all, with the base's runs in common
+    assert good.quantile == pytest.approx(stats.t.ppf(0.975, 1.6))
     assert (good.verdict, good.noise_from) == (HELPS, COMMON)
     assert vain.difference == pytest.approx(0, abs=1e-12)
     assert (vain.verdict, vain.time, vain.memory) == (UNDECIDED, 2.5, 1.5)
@@ -209,8 +148,25 @@ def test_a_single_pair_decides_nothing_unless_the_base_has_a_second_seed() -> No
     alone = compare_all(runs, base)["fgm"]
     assert (alone.verdict, alone.noise_from, alone.memory) == (UNDECIDED, UNKNOWN, None)
     twice = compare_all(runs, [*base, trained("base", [0.51] * 8, seed=2)])["fgm"]
-    assert (twice.verdict, twice.noise_from) == (HELPS, OF_BASE)
+    assert (twice.verdict, twice.noise_from) == (UNDECIDED, OF_BASE)  # 10 standard errors
     assert twice.error == pytest.approx(0.01)  # the root of twice 0.01^2 / 2
+    assert (twice.degrees, twice.quantile) == (1, pytest.approx(12.706, abs=1e-3))
+    more = [*base, *(trained("base", [e] * 8, seed=s) for s, e in ((2, 0.51), (3, 0.50)))]
+    thrice = compare_all(runs, more)["fgm"]
+    assert (thrice.verdict, thrice.degrees) == (HELPS, 2)
+    assert thrice.quantile == pytest.approx(4.303, abs=1e-3)
     plain = [*base, trained("base", [0.51] * 8, seed=2)]
     rival = [trained("more", [0.45] * 8, seed=1)]
     assert compare_all(runs, rival, plain=plain)["fgm"].error == pytest.approx(0.01)
+
+
+def test_the_noise_of_a_single_technique_is_its_own_and_no_ones_else() -> None:
+    base = [trained("base", [e] * 8, seed=s) for s, e in ((1, 0.50), (2, 0.52))]
+    runs = {
+        "fgm": [trained("fgm", [e] * 8, seed=s) for s, e in ((1, 0.40), (2, 0.40))],
+        "ema": [trained("ema", [0.45] * 8, seed=1)],
+    }
+    fgm, ema = compare_all(runs, base).values()
+    assert (fgm.noise_from, ema.noise_from) == (OWN, OF_BASE)
+    assert fgm.error == pytest.approx(0.01)  # differences -0.10, -0.12: the root of 0.0002 / 2
+    assert ema.error == pytest.approx(0.02)

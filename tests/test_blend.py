@@ -145,10 +145,14 @@ def test_true_values_that_went_through_float32_are_the_same(runs, make_run) -> N
 
 def test_other_columns_or_another_scale_are_refused(runs, make_run) -> None:
     turned = RegressionSettings(target_columns=TARGETS[::-1], n_folds=2)
-    with pytest.raises(ArtifactError, match="predicts cohesion, syntax, another syntax, cohesion"):
+    with pytest.raises(
+        ArtifactError, match="predicts cohesion, syntax from 1 to 5, another syntax, co"
+    ):
         read_rows([runs[0], make_run("turned", PREDICTED[1], settings=turned)])
     wide = RegressionSettings(target_columns=TARGETS, n_folds=2, target_max=6)
-    with pytest.raises(ArtifactError, match="different scales, 1 to 5 and 1 to 6"):
+    with pytest.raises(
+        ArtifactError, match="from 1 to 5, another cohesion, syntax from 1 to 6: they"
+    ):
         read_rows([runs[0], make_run("wide", PREDICTED[1], settings=wide)])
 
 
@@ -274,8 +278,13 @@ def test_what_cannot_be_is_refused(
         blend_runs(runs, tmp_path / "blend", method="median")
     with pytest.raises(SettingsError, match="mean has no weights, so none for each target"):
         blend_runs(runs, tmp_path / "blend", method="mean", per_target=True)
-    assert run_main(monkeypatch, *runs, "--out", tmp_path / "blend", "--parts", 2) == 1
-    assert "at least 3 parts" in capsys.readouterr().err
+    for option, value, words in (
+        ("--parts", 2, "at least 3 parts"),
+        ("--seed", -1, "seed=-1 must be at least 0"),
+        ("--parts", 500, "parts=500 is too much for 120 rows. Set parts to 118 or less."),
+    ):
+        assert run_main(monkeypatch, *runs, "--out", tmp_path / "blend", option, value) == 1
+        assert words in capsys.readouterr().err
     assert not (tmp_path / "blend").exists()
 
 

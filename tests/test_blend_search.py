@@ -38,6 +38,22 @@ def test_rows_are_split_into_parts_of_like_size_each_time_in_another_way() -> No
     assert not np.array_equal(labels, Splitting(parts=5, repeats=3, seed=2).labels(103))
 
 
+@pytest.mark.parametrize("rows", [5, 30, 31])
+def test_the_most_parts_there_may_be_leave_enough_rows_to_search_again(rows: int) -> None:
+    true, runs = alike(rows, 2)
+    for parts in range(3, rows + 2):
+        try:
+            Splitting(parts, repeats=1).check(rows)
+        except SettingsError as error:
+            most = parts - 1
+            assert f"Set parts to {most} or less." in str(error)
+            break
+    finest = search(true, runs, Splitting(most, repeats=1))
+    assert np.isfinite(finest.whole_search([Method("mean")], keep_all=True)).all()
+    with pytest.raises(SettingsError, match="too much for 3 rows"):
+        Splitting(parts=3).check(3)
+
+
 @pytest.mark.parametrize("wrong", [{"parts": 2}, {"repeats": 0}])
 def test_too_few_parts_are_refused(wrong) -> None:
     with pytest.raises(SettingsError, match="at least 3 parts and 1 repeat"):

@@ -175,6 +175,13 @@ def test_debug_never_makes_a_run_larger() -> None:
     assert TrainingSettings(debug=True, max_rows=5000).max_rows == 200
 
 
+def test_what_was_asked_of_a_debug_run_outlives_every_replacement() -> None:
+    twice = TrainingSettings(debug=True, n_folds=5, epochs=4).replace(seed=1).replace(max_length=64)
+    assert (twice.n_folds, twice.epochs) == (2, 1)
+    full = twice.replace(debug=False)
+    assert (full.n_folds, full.epochs, full.seed, full.max_length) == (5, 4, 1, 64)
+
+
 def test_debug_is_the_same_after_a_trip_through_json() -> None:
     settings = TrainingSettings(debug=True, n_folds=5)
     assert TrainingSettings.from_dict(json.loads(json.dumps(settings.to_dict()))) == settings

@@ -19,10 +19,10 @@ from kernel_lib.config import digest
 from kernel_lib.errors import ArtifactError, SettingsError
 from kernel_lib.metrics.tag_faults import illegal_tags
 from kernel_lib.metrics.tags import read_spans
+from kernel_lib.results.ensemble import predict_submission
 from kernel_lib.runs import merge
 from kernel_lib.runs.half import write_half_copy
 from kernel_lib.runs.merge import merge_runs
-from kernel_lib.results.ensemble import predict_submission
 from kernel_lib.runtime.clock import Clock
 from kernel_lib.runtime.device import Precision
 from kernel_lib.tasks.registry import restore_task

@@ -9,11 +9,11 @@ import pytest
 from kernel_lib.artifacts import MANIFEST, open_run
 from kernel_lib.config import InferenceSettings
 from kernel_lib.errors import ArtifactError, SettingsError
-from kernel_lib.runs.half import write_half_copy
-from kernel_lib.runs.merge import merge_runs
 from kernel_lib.results import plots, report, report_regression
 from kernel_lib.results.ensemble import predict_submission
 from kernel_lib.results.report import write_report
+from kernel_lib.runs.half import write_half_copy
+from kernel_lib.runs.merge import merge_runs
 from kernel_lib.runtime.clock import Clock
 from kernel_lib.text.batches import collate_to
 from kernel_lib.training import fold_work, shares

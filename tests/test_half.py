@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 from kernel_lib.artifacts import open_run, read_manifest
 from kernel_lib.config import InferenceSettings
 from kernel_lib.errors import ArtifactError, DataError
-from kernel_lib.runs.half import write_half_copy
 from kernel_lib.results.ensemble import predict_submission
+from kernel_lib.runs.half import write_half_copy
 from kernel_lib.runtime.files import read_json, sha256, write_json
 
 

@@ -11,9 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kernel_lib.artifacts import MANIFEST, TOKENIZER, Run
+from kernel_lib.artifacts import MANIFEST, TOKENIZER, Run, open_run
 from kernel_lib.config import InferenceSettings
 from kernel_lib.errors import ArtifactError
+from kernel_lib.results.blend_file import BLEND, Blend, Part
+from kernel_lib.results.blend_weights import Weights
+from kernel_lib.results.combination import find_combination
 from kernel_lib.results.members import (
     best_first,
     check_members,
@@ -23,7 +26,7 @@ from kernel_lib.results.members import (
     in_rounds,
     task_of,
 )
-from kernel_lib.tasks.regression import RegressionSettings
+from kernel_lib.tasks.regression import FB3_COLUMNS, RegressionSettings
 
 
 def make_run(
@@ -136,8 +139,21 @@ def test_members_of_other_columns_cannot_be_averaged(tmp_path: Path) -> None:
         make_run(tmp_path / "a", "a"),
         make_run(tmp_path / "b", "b", target_columns=("cohesion", "syntax")),
     ]
-    with pytest.raises(ArtifactError, match="another cohesion, syntax: they cannot be averaged"):
+    with pytest.raises(ArtifactError, match="another cohesion, syntax from 1 to 5: they cannot"):
         check_members(gather_members(runs))
+
+
+def test_members_on_another_scale_cannot_be_averaged_or_blended(tmp_path: Path) -> None:
+    settings = ({}, {"target_max": 6.0})
+    runs = [make_run(tmp_path / str(at), str(at), **each) for at, each in enumerate(settings)]
+    members = gather_members(runs)
+    with pytest.raises(ArtifactError, match="conventions from 1 to 6: they cannot be averaged"):
+        check_members(members)
+    weights = Weights(np.ones((2, 6)) / 2, np.zeros(6), False, None)
+    parts = (Part("0", "0"), Part("1", "1"))
+    Blend("mean", FB3_COLUMNS, parts, (), weights, {}).write(tmp_path / BLEND)
+    with pytest.raises(ArtifactError, match="different scales, 1 to 5 and 1 to 6: not to be"):
+        find_combination(members, InferenceSettings(blend=str(tmp_path / BLEND)))
 
 
 def test_a_finished_fold_that_lost_its_manifest_is_named(tmp_path: Path) -> None:
@@ -158,10 +174,10 @@ def test_a_fold_that_was_left_behind_or_is_in_another_session_is_no_error(tmp_pa
 
 
 def test_the_test_rows_are_encoded_by_the_runs_own_tokenizer_or_not_at_all(
-    make_case, material
+    make_case, own_run, material
 ) -> None:
     case = make_case()
-    (member,) = gather_members([case.cross_validate()])
+    (member,) = gather_members([open_run(own_run())])
     test = case.task.read_test(InferenceSettings(data_dir=str(material.competition))).frame
     encode_test(member, test)
     expected = case.task.encode(test, case.tokenizer)

@@ -15,9 +15,9 @@ import pytest
 from kernel_lib.artifacts import OOF, WEIGHTS
 from kernel_lib.config import InferenceSettings
 from kernel_lib.errors import ArtifactError
+from kernel_lib.results.ensemble import predict_submission
 from kernel_lib.runs import merge
 from kernel_lib.runs.merge import main, merge_runs
-from kernel_lib.results.ensemble import predict_submission
 from kernel_lib.runtime.files import sha256
 
 

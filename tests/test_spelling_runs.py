@@ -18,10 +18,10 @@ import torch
 from kernel_lib.artifacts import WEIGHTS, Run, load_weights
 from kernel_lib.errors import SettingsError
 from kernel_lib.model.corrector import COPY_ID
+from kernel_lib.results.ensemble import predict_submission
 from kernel_lib.runs import merge
 from kernel_lib.runs.half import write_half_copy
 from kernel_lib.runs.merge import merge_runs
-from kernel_lib.results.ensemble import predict_submission
 from kernel_lib.runtime.clock import Clock
 from kernel_lib.tasks.registry import restore_task
 from kernel_lib.text.characters import CharacterEncoder, is_chinese

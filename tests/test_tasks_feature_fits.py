@@ -9,6 +9,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import Ridge
 from sklearn.svm import SVR
 
+from kernel_lib.errors import DataError
 from kernel_lib.tasks.feature_fits import Features, fit, predict_rows, scaling
 from kernel_lib.tasks.feature_settings import FeatureSettings
 from kernel_lib.text.ngrams import NGrams, count_ngrams
@@ -92,6 +93,18 @@ def test_ngrams_are_scikit_learns_and_know_only_the_training_rows(features) -> N
     assert np.allclose(found, ridge.predict(unseen), atol=1e-9)
     exact = Ridge(0.3).fit(hstack([train, csr_matrix(x[TRAIN])]).toarray(), y[TRAIN])
     assert np.allclose(found, exact.predict(unseen.toarray()), atol=1e-3)
+
+
+def test_nothing_to_learn_from_is_said(features) -> None:
+    known = Features(np.zeros((50, 0)), 0, features[0].counts)
+    rare = settings("tfidf_ridge").replace(ngram_least_texts=41, hand_features_weight=0.0)
+    said = r"1 to 2 words is in ngram_least_texts=41 of the 40 training texts.*Set a lower"
+    with pytest.raises(DataError, match=said):
+        fit(rare, known, TRAIN, targets()[TRAIN])
+    some = fit(rare.replace(ngram_least_texts=2), known, TRAIN, targets()[TRAIN])
+    assert some.vocabulary
+    counted = fit(rare, features[0], TRAIN, targets()[TRAIN])  # counted features alone will do
+    assert predict_rows(counted, features[0], REST).std() > 0
 
 
 @pytest.mark.parametrize("method", ["ridge", "svr", "tfidf_ridge"])

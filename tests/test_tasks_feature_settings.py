@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from kernel_lib.errors import SettingsError
@@ -20,6 +22,19 @@ def test_what_only_fine_tuning_reads_is_taken_but_is_no_part_of_the_run() -> Non
     assert plain.replace(method="ridge", seed=3, svr_c=2.0).names_without_effect == []
 
 
+def test_the_model_of_all_rows_is_no_part_of_the_record() -> None:
+    settings = FeatureSettings(full_data=True, folds=(0, 4), n_folds=4)
+    assert settings.names_without_effect == ["full_data"]
+    assert settings.to_dict()["folds"] == (0,)
+    assert FeatureSettings.from_dict(json.loads(json.dumps(settings.to_dict()))).folds == (0,)
+
+
+def test_what_debug_changes_by_itself_was_not_asked_for() -> None:
+    debug = FeatureSettings(debug=True)
+    assert debug.names_without_effect == debug.replace(seed=1).names_without_effect == []
+    assert FeatureSettings(debug=True, epochs=3).names_without_effect == ["epochs"]
+
+
 @pytest.mark.parametrize(
     ("values", "words"),
     [
@@ -29,6 +44,7 @@ def test_what_only_fine_tuning_reads_is_taken_but_is_no_part_of_the_run() -> Non
         ({"encoders": ()}, 'set encoders and embedding_poolings, or method="tfidf_ridge"'),
         ({"embedding_poolings": ()}, "set encoders and embedding_poolings"),
         ({"encoders": ("a/m", "b/m")}, "two folders of one name"),
+        ({"full_data": True, "folds": (4,)}, "names the model of all rows alone"),
         ({"method": "svm"}, "did you mean 'svr'"),
     ],
 )

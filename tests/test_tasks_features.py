@@ -19,11 +19,12 @@ from kernel_lib.config import InferenceSettings
 from kernel_lib.errors import ArtifactError, SettingsError
 from kernel_lib.results import ensemble
 from kernel_lib.results.ensemble import predict_submission
-from kernel_lib.results.half import write_half_copy
-from kernel_lib.results.merge import merge_runs
 from kernel_lib.results.report import write_report
 from kernel_lib.results.soft import write_soft_labels
+from kernel_lib.runs.half import write_half_copy
+from kernel_lib.runs.merge import merge_runs
 from kernel_lib.runtime.clock import Clock
+from kernel_lib.runtime.device import Precision
 from kernel_lib.tasks import features as features_room
 from kernel_lib.tasks.feature_fits import predict_rows
 from kernel_lib.tasks.feature_folds import cross_validate_features
@@ -31,7 +32,6 @@ from kernel_lib.tasks.feature_settings import FeatureSettings
 from kernel_lib.tasks.feature_store import FeatureStore
 from kernel_lib.tasks.features import FeatureTask, text_of
 from kernel_lib.tasks.registry import restore_task
-from kernel_lib.training.crossval import cross_validate
 
 METHODS = ("svr", "ridge", "tfidf_ridge")
 
@@ -41,11 +41,6 @@ def empty_store(monkeypatch: pytest.MonkeyPatch) -> FeatureStore:
     store = FeatureStore()
     monkeypatch.setattr(features_room, "STORE", store)
     return store
-
-
-@pytest.fixture(autouse=True)
-def quick_release(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ensemble, "release_memory", lambda device: None)  # takes longer than all
 
 
 @pytest.fixture
@@ -156,10 +151,9 @@ def test_the_loop_of_fine_tuning_says_where_to_go(make, make_case) -> None:
 
 
 def test_a_blend_with_fine_tuned_folds_is_the_mean_of_its_members(
-    make, make_case, material, tmp_path: Path, empty_store: FeatureStore, capsys
+    make, own_run, material, tmp_path: Path, empty_store: FeatureStore, capsys
 ) -> None:
-    tuned = make_case(output_dir=str(tmp_path / "tuned"), folds=(0,))
-    runs = [cross_validate(tuned.task, tuned.examples, tuned.folds, tuned.tokenizer).folder]
+    runs = [own_run("tuned", folds=(0,))]
     runs += [cross_validate_features(*make(method)).folder for method in METHODS]
     alone = [infer([run], material, tmp_path / f"{number}.csv") for number, run in enumerate(runs)]
     capsys.readouterr()
@@ -183,9 +177,8 @@ def test_a_blend_with_fine_tuned_folds_is_the_mean_of_its_members(
     assert np.allclose(alone[2].loc[test["text_id"]], total, atol=1e-5)
 
 
-def test_its_folds_teach_and_it_has_no_half_copy(make, make_case, material, tmp_path: Path) -> None:
-    tuned = make_case(output_dir=str(tmp_path / "tuned"))
-    runs = [cross_validate_features(*make("ridge")).folder, tuned.cross_validate().folder]
+def test_its_folds_teach_and_it_has_no_half_copy(make, trained, material, tmp_path: Path) -> None:
+    runs = [cross_validate_features(*make("ridge")).folder, trained()]
     paths = []
     for order in (runs, runs[::-1]):
         settings = InferenceSettings(
@@ -216,6 +209,45 @@ def test_sessions_with_a_fold_each_are_joined_and_blended(make, tmp_path: Path) 
         for folders in ([whole.folder, other], [*(part.folder for part in parts), other])
     ]
     assert np.array_equal(*(each.found.weights.values for each in outcomes))
+
+
+def test_auto_precision_is_that_of_the_machine_the_run_began_on(
+    make, material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever ``auto`` is where it goes on and where it predicts."""
+
+    def on_a_machine(name: str) -> None:
+        monkeypatch.setattr(
+            features_room,
+            "pick_precision",
+            lambda wanted, device: Precision(name if wanted == "auto" else wanted, device.type),
+        )
+
+    on_a_machine("bf16")
+    run = cross_validate_features(*make("ridge", precision="auto", folds=(0,)))
+    assert run.record["settings"]["precision"] == "bf16"
+    assert json.loads((run.folder / "fold0/manifest.json").read_text())["precision"] == "bf16"
+    here = infer([run.folder], material, tmp_path / "here.csv")
+    features_room.STORE._kept.clear()
+    on_a_machine("float32")
+    assert infer([run.folder], material, tmp_path / "there.csv").equals(here)
+    with pytest.raises(ArtifactError, match="precision was 'bf16', is 'float32'"):
+        cross_validate_features(*make("ridge", precision="auto"))
+
+    # A record that says auto all the same: the fold's manifest knows.
+    path = run.folder / "run.json"
+    record = json.loads(path.read_text(encoding="utf-8"))
+    record["settings"]["precision"] = "auto"
+    path.write_text(json.dumps(record), encoding="utf-8")
+    features_room.STORE._kept.clear()
+    assert infer([run.folder], material, tmp_path / "old.csv").equals(here)
+    task = FeatureTask(make("ridge", precision="float32")[0].settings)
+    test = task.read_test(InferenceSettings(data_dir=str(material.competition))).frame
+    examples, _ = task.read_unseen(run, test)
+    options = {"device": torch.device("cpu"), "batch_tokens": 512}
+    plain = task.features(examples, **options).dense
+    task.empty_model(run.fold_folder(0))
+    assert not np.array_equal(task.features(examples, **options).dense, plain)  # bf16 is seen
 
 
 def test_features_are_not_counted_as_the_time_of_the_next_fold(make, material, tmp_path) -> None:

@@ -11,6 +11,7 @@ import argparse
 import functools
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,12 @@ from kernel_lib.bench.ablate_essays import write_essays
 from kernel_lib.bench.ablate_plan import BASE_SEEDS, PLOT, RESULTS, TABLE, Ablation
 from kernel_lib.bench.ablate_runs import Job, start_process
 from kernel_lib.bench.ablate_table import markdown
-from kernel_lib.bench.ablate_techniques import chosen, own_techniques, read_techniques
+from kernel_lib.bench.ablate_techniques import (
+    Technique,
+    chosen,
+    own_techniques,
+    read_techniques,
+)
 from kernel_lib.bench.run import machine_of
 from kernel_lib.errors import SettingsError
 from kernel_lib.model.backbone import read_config
@@ -29,13 +35,13 @@ from kernel_lib.runtime.command import exit_status
 from kernel_lib.runtime.device import pick_device
 from kernel_lib.tasks.regression import RegressionSettings
 
-PLAIN = {"fgm_epsilon": 0.0}  # FGM is one of the techniques
 TRIAL = {"n_folds": 2, "max_length": 64, "learning_rate": 1e-3, "head_learning_rate": 1e-3}
+LAYERS = 12  # where techniques are listed without an encoder
 TRIAL_TECHNIQUES = ("fgm", "more_epochs", "layer_decay_1", "pool_mean")
 
 
 def make_base(data: str, backbone: str, overrides: dict[str, Any]) -> RegressionSettings:
-    """The recipe that everything is held against: the kit's defaults without FGM, and changes."""
+    """The recipe that everything is held against: the kit's defaults, and changes."""
     named = [name for name in ("data_dir", "backbone", "folds", "output_dir") if name in overrides]
     if named:
         raise SettingsError(
@@ -43,8 +49,13 @@ def make_base(data: str, backbone: str, overrides: dict[str, Any]) -> Regression
         )
     if overrides.get("full_data") or overrides.get("debug"):
         raise SettingsError("--settings names full_data or debug: only held-out folds count here.")
+    if overrides.get("keep") == "best":
+        raise SettingsError(
+            '--settings names keep="best": it selects on the fold that it reports, so no '
+            'difference would mean anything. Leave it out; as a technique it is "keep_best".'
+        )
     folders = {"data_dir": data, "backbone": backbone}
-    return RegressionSettings().replace(**{**PLAIN, **overrides, **folders})
+    return RegressionSettings().replace(**{**overrides, **folders})
 
 
 def make_machine() -> dict[str, Any]:
@@ -73,11 +84,11 @@ def main() -> int:
     options = parser.parse_args()
 
     def work() -> None:
-        ablation = _ablation(options)
         if options.list:
-            for each in ablation.techniques:
+            for each in _listed(options):
                 print(f"{each.name:22} {each.about:40} {json.dumps(dict(each.settings))}")
             return
+        ablation = _ablation(options)
         if not options.table_only:
             start = functools.partial(
                 _start, make_machine(), options.keep_weights, max(1, options.processes)
@@ -99,40 +110,69 @@ def _start(machine: dict[str, Any], keeps: bool, processes: int, job: Job, slot:
 
 def _ablation(options: argparse.Namespace) -> Ablation:
     """What the command line asks for. Raises SettingsError when it is wrong."""
-    try:
-        overrides = json.loads(options.settings)
-        seeds, folds = (
-            [int(each) for each in text.split(",")] for text in (options.seeds, options.folds)
-        )
-    except ValueError as error:
-        raise SettingsError(
-            f"--settings, --seeds or --folds cannot be read ({error}). Write --settings "
-            "'{\"epochs\": 2}' --seeds 42,1 --folds 0"
-        ) from None
+    overrides, (seeds, folds) = _overrides(options), _numbers(options)
     data, backbone = options.data, options.backbone
-    names = [name for name in options.only.split(",") if name]
-    if bool(data) != bool(backbone):
-        raise SettingsError("--data and --backbone go together; without both, made-up essays.")
+    few: tuple[str, ...] = ()
     if not data:
         print("no --data: a quick look on made-up essays with a tiny encoder")
         data, backbone = map(str, write_essays(options.out / "material"))
-        overrides = {**TRIAL, **overrides}
-        names = names or list(TRIAL_TECHNIQUES)
+        overrides, few = {**TRIAL, **overrides}, TRIAL_TECHNIQUES
     base = make_base(data, backbone, overrides)
-    layers = int(read_config(find_backbone(backbone)).num_hidden_layers)
-    techniques = own_techniques(base, layers=layers)
-    if options.techniques:
-        techniques = read_techniques(options.techniques, techniques)
-    if names:
-        techniques = chosen(techniques, names)
     return Ablation(
         base,
-        techniques,
+        _techniques(options, base, few),
         seeds=seeds,
         folds=folds,
         out=options.out,
         base_seeds=options.base_seeds,
     )
+
+
+def _listed(options: argparse.Namespace) -> list[Technique]:
+    """The techniques that could be tried; nothing is written, and no data are needed."""
+    return _techniques(options, make_base(options.data, options.backbone, _overrides(options)))
+
+
+def _techniques(
+    options: argparse.Namespace, base: RegressionSettings, few: Sequence[str] = ()
+) -> list[Technique]:
+    """Those that are asked for: by ``--only``, else by a file, else ``few``, else all."""
+    layers = LAYERS
+    if base.backbone:
+        layers = int(read_config(find_backbone(base.backbone)).num_hidden_layers)
+    techniques = own_techniques(base, layers=layers)
+    if options.techniques:
+        techniques, few = read_techniques(options.techniques, techniques), ()
+    names = [name for name in options.only.split(",") if name] or few
+    return chosen(techniques, names) if names else techniques
+
+
+def _overrides(options: argparse.Namespace) -> dict[str, Any]:
+    """The changes of the base recipe."""
+    if bool(options.data) != bool(options.backbone):
+        raise SettingsError("--data and --backbone go together; without both, made-up essays.")
+    try:
+        overrides = json.loads(options.settings)
+        if not isinstance(overrides, dict):
+            raise ValueError(f"{options.settings} is no JSON object")
+    except ValueError as error:
+        raise SettingsError(
+            f"--settings cannot be read ({error}). Write --settings '{{\"epochs\": 2}}'"
+        ) from None
+    return overrides
+
+
+def _numbers(options: argparse.Namespace) -> tuple[list[int], list[int]]:
+    """Seeds and folds."""
+    try:
+        seeds, folds = (
+            [int(each) for each in text.split(",")] for text in (options.seeds, options.folds)
+        )
+    except ValueError as error:
+        raise SettingsError(
+            f"--seeds or --folds cannot be read ({error}). Write --seeds 42,1 --folds 0"
+        ) from None
+    return seeds, folds
 
 
 if __name__ == "__main__":

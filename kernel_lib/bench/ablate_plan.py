@@ -65,14 +65,22 @@ class Ablation:
         self._recipes: dict[str, str] = {}
         self.jobs = self._jobs(BASE, base, [*seeds, *extra])
         by_seed: list[list[Job]] = [[] for _ in seeds]
+        wanted = set[str]()
         for technique in techniques:
             try:
                 settings = changed(base, technique)
             except SettingsError as error:
                 self.failures[technique.name] = str(error)
                 continue
-            for at, seed in enumerate(seeds):
-                by_seed[at] += self._jobs(technique.name, settings, [seed])
+            jobs = self._jobs(technique.name, settings, seeds)
+            recipe = self._recipes[technique.name]
+            if recipe == self._recipes[BASE]:
+                del self._recipes[technique.name]
+                self.failures[technique.name] = "no result depends on what it changes."
+            elif recipe not in wanted:  # else its runs are those of a technique before it
+                wanted.add(recipe)
+                for at, seed in enumerate(seeds):
+                    by_seed[at] += [job for job in jobs if job.seed == seed]
         for jobs in by_seed:  # all techniques with the first seed come before those with the second
             self.jobs += jobs
 
@@ -128,9 +136,12 @@ class Ablation:
     def record(self) -> dict[str, Any]:
         """All that is there now, of any seed and fold, ready for JSON."""
         folders = sorted(self.out.glob(f"{RUNS}/*/{RESULT}"))
-        trained = [read_trained(path.parent) for path in folders]
+        trained = {
+            (run.recipe, run.seed, run.fold): run  # of several only one counts
+            for run in (read_trained(path.parent) for path in folders)
+        }
         runs: dict[str, list[Trained]] = {
-            name: [run for run in trained if run.recipe == recipe]
+            name: [run for run in trained.values() if run.recipe == recipe]
             for name, recipe in self._recipes.items()
         }
         failures = self._noted_failures() | self.failures
@@ -179,10 +190,11 @@ class Ablation:
 
     def _noted_failures(self) -> dict[str, str]:
         """Why runs have no result, as an earlier process or this one noted it."""
-        noted = {}
+        noted: dict[str, str] = {}
         for job in self.jobs:
             if (job.folder / FAILURE).is_file() and not job.is_finished:
-                noted[job.name] = (job.folder / FAILURE).read_text(encoding="utf-8").strip()
+                text = (job.folder / FAILURE).read_text(encoding="utf-8").strip()
+                noted |= {n: text for n, recipe in self._recipes.items() if recipe == job.recipe}
         return noted
 
 

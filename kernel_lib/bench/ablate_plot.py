@@ -6,7 +6,7 @@ from typing import Any
 
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from kernel_lib.bench.ablate_differences import ALIKE, HELPS, HURTS, NOTHING
+from kernel_lib.bench.ablate_errors import ALIKE, HELPS, HURTS, NOTHING
 from kernel_lib.bench.ablate_table import about_machine
 from kernel_lib.results.chart import BLUE, FAINT, GRID, INK, MUTED, ORANGE, Chart, set_title
 
@@ -40,7 +40,7 @@ def plot_differences(record: dict[str, Any]) -> Chart:
         axes.errorbar(
             each["difference"],
             place,
-            xerr=1.96 * each["error"],
+            xerr=each["quantile"] * each["error"],
             fmt="o",
             color=colour,
             markersize=4,

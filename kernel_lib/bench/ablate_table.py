@@ -6,16 +6,14 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kernel_lib.bench.ablate_differences import (
+from kernel_lib.bench.ablate_differences import RESAMPLES, Comparison, compare_all
+from kernel_lib.bench.ablate_errors import (
     ALIKE,
     HELPS,
     HURTS,
     NOTHING,
     OPTIMISTIC,
-    RESAMPLES,
     UNDECIDED,
-    Comparison,
-    compare_all,
 )
 from kernel_lib.bench.ablate_runs import Trained
 from kernel_lib.bench.ablate_techniques import BASE, Technique
@@ -50,7 +48,16 @@ def make_record(
     for technique in techniques:
         rival, own = runs.get(technique.rival, ()), runs.get(technique.name, ())
         if rival and own:
-            compared = compare_all({technique.name: own}, rival, plain=base, resamples=resamples)
+            selects = (
+                [technique.name] if {technique.name, technique.rival} & set(optimistic) else []
+            )
+            compared = compare_all(
+                {technique.name: own},
+                rival,
+                plain=base,
+                optimistic=selects,
+                resamples=resamples,
+            )
             rivals |= {name: (technique.rival, each) for name, each in compared.items()}
     return {
         "base": {
@@ -157,14 +164,40 @@ def _failures(record: dict[str, Any]) -> str:
 
 def _footnote(record: dict[str, Any]) -> str:
     compared = [each for each in record["techniques"] if "verdict" in each]
-    sources = ", ".join(sorted({each["noise_from"] for each in compared}))
+    judged = [each for each in compared if each["verdict"] != OPTIMISTIC and each["degrees"]]
     return (
         "Difference: mean over pairs (a run of the technique, one of the base, same seed, fold and "
         "rows) of the MCRMSE's; negative is better. After ±: its standard error, from the rows "
-        f"(paired bootstrap) and the training noise (known from: {sources or 'nothing yet'}). "
-        "Helps, hurts: more than two standard errors; does nothing: the 95 % interval lies within "
-        f"{ALIKE} of 0. Of {len(compared)} techniques without any effect, "
-        f"{0.05 * len(compared):.1f} would pass for helping or hurting."
+        f"(paired bootstrap) and the training noise (known from: {_sources(compared)}). Helps, "
+        "hurts: the 95 % interval does not hold 0; does nothing: it lies within "
+        f"{ALIKE} of 0. {_widths(judged)}Of {len(judged)} techniques without any effect, about "
+        f"{0.05 * len(judged):.1f} at most would pass for helping or hurting."
+    )
+
+
+def _sources(compared: Sequence[dict[str, Any]]) -> str:
+    """What the noise is known from, and how well."""
+    degrees: dict[str, list[float]] = {}
+    for each in compared:
+        degrees.setdefault(each["noise_from"], []).append(each["degrees"])
+    named = []
+    for source, found in sorted(degrees.items()):
+        low, high = f"{min(found):.3g}", f"{max(found):.3g}"
+        span = low if low == high else f"{low} to {high}"
+        unit = "degree" if span == "1" else "degrees"
+        named.append(f"{source}, {span} {unit} of freedom" if max(found) else source)
+    return "; ".join(named) or "nothing yet"
+
+
+def _widths(judged: Sequence[dict[str, Any]]) -> str:
+    """How many standard errors wide the intervals are."""
+    if not judged:
+        return ""
+    low, high = (f"{bound(each['quantile'] for each in judged):.1f}" for bound in (min, max))
+    span = low if low == high else f"{low} to {high}"
+    return (
+        f"The fewer degrees of freedom, the wider the interval: here {span} standard errors on "
+        "either side. "
     )
 
 

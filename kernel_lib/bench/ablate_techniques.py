@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ from kernel_lib.runtime.files import read_json
 from kernel_lib.tasks.regression import RegressionSettings
 
 BASE = "base"
+NAME = re.compile(r"[^\W_][\w.+-]{0,59}")
 RIVAL = "more_epochs"  # the base with twice the time
 # With another one the runs would not be scored on the same rows, or not on the same splits.
 PAIRING = (
@@ -41,14 +43,29 @@ class Technique:
         about: what it is, in a few words.
         settings: those that it changes, with their values.
         rival: a technique that spends the same time otherwise; empty: it costs none.
-        is_optimistic: it selects on the fold that it reports, so its score is no evidence.
+
+    Raises:
+        SettingsError: the name is the base's, or none for a folder and a cell of a table.
     """
 
     name: str
     about: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     rival: str = ""
-    is_optimistic: bool = False
+
+    def __post_init__(self) -> None:
+        if self.name == BASE:
+            raise SettingsError(f"technique {BASE!r}: so the base itself is called. Rename it.")
+        if not NAME.fullmatch(self.name):
+            raise SettingsError(
+                f"technique {self.name!r}: folders are called so. Up to 60 letters, digits and "
+                "_ . + - without blanks, a letter or digit first."
+            )
+
+    @property
+    def is_optimistic(self) -> bool:
+        """Whether it selects on the fold that it reports, so that its score is no evidence."""
+        return self.settings.get("keep") == "best"
 
 
 def own_techniques(base: RegressionSettings, *, layers: int) -> list[Technique]:
@@ -101,7 +118,11 @@ def read_techniques(path: Path, own: Sequence[Technique]) -> list[Technique]:
                 f"{', '.join(sorted(known))}."
             )
         about = str(value.get("about", ", ".join(f"{k} {v}" for k, v in value["settings"].items())))
-        techniques.append(Technique(name, about, value["settings"], str(value.get("rival", ""))))
+        try:
+            made = Technique(name, about, value["settings"], str(value.get("rival", "")))
+        except SettingsError as error:
+            raise SettingsError(f"{path}: {error}") from None
+        techniques.append(made)
     return techniques
 
 
@@ -128,7 +149,7 @@ def changed(base: RegressionSettings, technique: Technique) -> RegressionSetting
             "base. Set it for the base (--settings)."
         )
     settings = base.replace(**technique.settings)
-    if technique.name != BASE and settings == base:
+    if settings == base:
         raise SettingsError("the base is set so already.")
     return settings
 
@@ -146,7 +167,12 @@ def _averages_and_anchors() -> list[Technique]:
     return [
         Technique("ema", "running mean of the weights, 0.999", {"averaging": "ema"}),
         Technique("ema_0.99", "the same, 0.99", {"averaging": "ema", "ema_decay": 0.99}),
-        Technique("swa", "mean of the weights of the last quarter", {"averaging": "swa"}),
+        Technique(
+            "swa",
+            "mean of the weights of the last quarter, at a constant rate",
+            {"averaging": "swa", "schedule": "constant"},
+            "constant",
+        ),
         Technique("mixout", "Mixout 0.1", {"mixout_probability": 0.1}),
         Technique("mixout_0.5", "Mixout 0.5", {"mixout_probability": 0.5}),
         Technique(
@@ -178,7 +204,6 @@ def _rates(base: RegressionSettings) -> list[Technique]:
             "keep_best",
             "the best of four evaluations an epoch",
             {"keep": "best", "evals_per_epoch": 4},
-            is_optimistic=True,
         ),
     ]
 

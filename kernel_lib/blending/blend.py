@@ -47,7 +47,7 @@ def blend_runs(
 
     Raises:
         SettingsError: the method is unknown or has no weights for each target, or the runs are of
-            a task that is not blended.
+            a task that is not blended, or there are more parts than rows allow.
         ArtifactError, DataError: as :func:`read_rows`, or a file cannot be written.
     """
     methods = METHODS

@@ -92,7 +92,11 @@ def examine(
         methods: to choose from.
         splitting: of the rows.
         keep_all: drop no run.
+
+    Raises:
+        SettingsError: there are too many parts for so few rows.
     """
+    splitting.check(len(rows.ids))
     low, high = rows.scale.lowest, rows.scale.highest
     search = Search(rows.true, rows.predictions, bounds=(low, high), splitting=splitting)
     found = search.find(methods, keep_all=keep_all)

@@ -58,13 +58,9 @@ def read_rows(folders: Sequence[Path]) -> OofRows:
             where = member.sessions[0].folder
             raise ArtifactError(f"{where} has no finished fold, so no out-of-fold predictions.")
     check_members(members)
-    scales = {scale_of(member) for member in members}
+    scale = scale_of(members[0])
     if len(members) < 2:
         raise SettingsError(f"{members[0].name} alone is no blend: name at least two runs.")
-    if len(scales) > 1:
-        found = " and ".join(sorted(f"{s.lowest:g} to {s.highest:g}" for s in scales))
-        raise ArtifactError(f"the runs predict on different scales, {found}: not to be blended.")
-    scale = scales.pop()
     tables = [_table(member) for member in members]
     ids = _common_ids(members, tables)
     shared = [table.loc[ids] for table in tables]

@@ -30,6 +30,9 @@ class Splitting:
         parts: of each splitting; at least 3, so that ridge has two to choose its alpha with.
         repeats: splittings, all different.
         seed: of the drawing.
+
+    Raises:
+        SettingsError: one of them is too small.
     """
 
     parts: int = 5
@@ -41,6 +44,21 @@ class Splitting:
             raise SettingsError(
                 f"parts={self.parts}, repeats={self.repeats}: at least 3 parts and 1 repeat."
             )
+        if self.seed < 0:
+            raise SettingsError(f"seed={self.seed} must be at least 0.")
+
+    def check(self, rows: int) -> None:
+        """Raises SettingsError unless what is left of so many rows without any part can be split
+        into as many parts again, as :meth:`Search.whole_search` does."""
+        if self._fits(rows, self.parts):
+            return
+        most = max((parts for parts in range(3, rows) if self._fits(rows, parts)), default=0)
+        cure = f"Set parts to {most} or less." if most else "There are too few."
+        raise SettingsError(f"parts={self.parts} is too much for {rows} rows. {cure}")
+
+    @staticmethod
+    def _fits(rows: int, parts: int) -> bool:
+        return rows - -(-rows // parts) >= parts
 
     def labels(self, rows: int) -> NDArray[np.int64]:
         """The part of each row in each splitting, ``(repeats, rows)``; parts of like size."""

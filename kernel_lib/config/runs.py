@@ -215,7 +215,7 @@ class TrainingSettings(Settings):
 
     def replace(self, **changes: Any) -> Self:
         """As :meth:`Settings.replace`; a debug run that is made a full one is full again."""
-        if self.debug and changes.get("debug") is False:
+        if self.debug:  # what was asked, not what debugging made of it
             changes = {**vars(self)["_asked"], **changes}
         return super().replace(**changes)
 

@@ -11,6 +11,7 @@ from scipy.sparse import csr_matrix, hstack
 from sklearn.linear_model import Ridge
 from sklearn.svm import SVR
 
+from kernel_lib.errors import DataError
 from kernel_lib.model.row_models import (
     NGramRidgeModel,
     RidgeModel,
@@ -51,6 +52,9 @@ def fit(settings: FeatureSettings, features: Features, rows: Rows, targets: Arra
         features: of all texts.
         rows: numbers of those to be fitted to.
         targets: of these rows, ``(rows, targets)``.
+
+    Raises:
+        DataError: there is nothing to fit to.
     """
     center, scale = scaling(features, rows, settings.hand_features_weight)
     known = {"center": center, "scale": scale}
@@ -130,6 +134,13 @@ def _fit_ngrams(
     """Words and weights are those of the training rows alone."""
     assert features.counts is not None, "counted for this method"
     vocabulary = features.counts.common(rows, settings.ngram_least_texts)
+    if not vocabulary and not x.shape[1]:
+        raise DataError(
+            f"no n-gram of {settings.ngram_shortest} to {settings.ngram_longest} "
+            f"{settings.ngram_unit}s is in ngram_least_texts={settings.ngram_least_texts} of the "
+            f"{len(rows):,} training texts, and hand_features_weight=0: there is nothing to learn "
+            "from. Set a lower ngram_least_texts or shorter n-grams, or hand_features_weight=0.5."
+        )
     counts = features.counts.columns(vocabulary)[rows]
     inverse = inverse_frequencies(counts)
     both = hstack([tfidf(counts, inverse), csr_matrix(x)], format="csr")

@@ -44,7 +44,8 @@ class FeatureSettings(RegressionSettings):
     unit_length: bool = setting(True)
     """Each encoder's vector of a text is made as long as any other."""
     precision: str = setting("float32", choices=("auto", "float32", "bf16", "fp16"))
-    """Of the encoders, in inference too: features have to be what they were in training."""
+    """Of the encoders, in inference too: features have to be what they were in training. ``auto``
+    is settled when a run begins, and is a setting of the run from then on."""
     hand_features_weight: float = setting(0.5, at_least=0)
     """How much the counted features (``text.hand_features``) vary, with 1 for all others together;
     0: none."""
@@ -81,6 +82,11 @@ class FeatureSettings(RegressionSettings):
                 f"method={self.method!r} reads embeddings: set encoders and embedding_poolings, "
                 'or method="tfidf_ridge".'
             )
+        if self.folds and not self.wanted_folds:
+            raise SettingsError(
+                f"folds={self.folds} names the model of all rows alone, and frozen features have "
+                f"none. Name folds below n_folds={self.n_folds}."
+            )
         names = [Path(name).name for name in self.encoders]
         if len(set(names)) < len(names):
             raise SettingsError(
@@ -102,16 +108,23 @@ class FeatureSettings(RegressionSettings):
 
     @property
     def names_without_effect(self) -> list[str]:
-        """Settings of fine-tuning that were changed, and change nothing here."""
-        return [
-            field.name
-            for field in dataclasses.fields(self)
-            if not _counts(field.name) and getattr(self, field.name) != field.default
-        ]
+        """Settings of fine-tuning that were changed, and change nothing here; not what ``debug``
+        changes by itself."""
+        asked = vars(self)["_asked"] if self.debug else {}
+        found = []
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            wanted = asked.get(field.name, value)
+            by_debug = field.name in asked and wanted == value  # as in a copy of such settings
+            if not _counts(field.name) and wanted != field.default and not by_debug:
+                found.append(field.name)
+        return found
 
     def to_dict(self) -> dict[str, Any]:
-        """Those that have a meaning here, ready for JSON."""
-        return {name: value for name, value in super().to_dict().items() if _counts(name)}
+        """Those that have a meaning here, ready for JSON; of ``folds`` those that are fitted, for
+        ``full_data`` has none."""
+        values = {name: value for name, value in super().to_dict().items() if _counts(name)}
+        return values | {"folds": tuple(fold for fold in self.folds if fold < self.n_folds)}
 
     def result_values(self) -> dict[str, Any]:
         """Those that change what is computed, ready for JSON."""

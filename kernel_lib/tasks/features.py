@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from kernel_lib.artifacts import CONFIG, Run
+from kernel_lib.artifacts import CONFIG, MANIFEST, Run
 from kernel_lib.config import digest
 from kernel_lib.errors import ArtifactError, SettingsError
 from kernel_lib.model.row_models import RowModel, empty_row_model
-from kernel_lib.runtime.device import pick_precision
+from kernel_lib.runtime.device import pick_device, pick_precision
 from kernel_lib.runtime.files import read_json
 from kernel_lib.runtime.progress import progress_bar
 from kernel_lib.tasks.feature_fits import Features, fit, predict_rows
@@ -53,14 +53,18 @@ class FeatureTask(RegressionTask):
     An example's tokens are the text's characters; each encoder cuts the text in its own way.
 
     Args:
-        settings: of the run.
+        settings: of the run; ``precision="auto"`` becomes what it stands for on this machine.
+            Features are to be the same wherever the run goes on or predicts.
     """
 
     name = "fb3_features"
 
     def __init__(self, settings: FeatureSettings) -> None:
+        if settings.precision == "auto":
+            settings = settings.replace(precision=pick_precision("auto", pick_device()).name)
         super().__init__(settings)
         self._feature_settings, self._attention = settings, settings.attention
+        self._precision = settings.precision
         self._encoders: list[FrozenEncoder] = []
         self._seconds_shared = 0.0
 
@@ -145,7 +149,7 @@ class FeatureTask(RegressionTask):
         """
         s, clock = self.settings, options.get("clock")
         made_of, texts = examples_fingerprint(examples), [text_of(each) for each in examples]
-        options["precision"] = pick_precision(s.precision, options["device"])
+        options["precision"] = pick_precision(self._precision, options["device"])
         parts = [self._embedded(each, made_of, texts, options) for each in self._encoders]
         counted = np.zeros((len(texts), 0))
         if s.hand_features_weight:
@@ -188,8 +192,10 @@ class FeatureTask(RegressionTask):
         )
 
     def empty_model(self, fold_folder: Path, *, attention: str = "auto") -> nn.Module:  # type: ignore[override]
-        """The model that a fold's ``config.json`` describes; encoders are no part of it."""
+        """The model that a fold's ``config.json`` describes; encoders are no part of it, but from
+        now on they compute as precisely as they did for this fold."""
         self._attention = attention
+        self._precision = read_json(fold_folder / MANIFEST)["precision"]
         return empty_row_model(read_json(fold_folder / CONFIG))
 
     def outputs(

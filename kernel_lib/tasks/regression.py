@@ -209,8 +209,9 @@ class RegressionTask(PredictingTask):
 
     @property
     def kind(self) -> str:
-        """The columns."""
-        return ", ".join(self.settings.target_columns)
+        """The columns and their scale."""
+        s = self.settings
+        return f"{', '.join(s.target_columns)} from {s.target_min:g} to {s.target_max:g}"
 
     def settle(
         self, examples: Sequence[Example], predictions: NDArray[np.float32]
