@@ -174,7 +174,7 @@ def test_each_fold_learns_from_each_row_of_the_others_once_an_epoch(
 
 
 class SlowFolds:
-    """A time that only forward passes move on, a second each: 9 s for a fold of three."""
+    """A time that only forward passes move on, a second each: 9 s for a fold of three with FGM."""
 
     def __init__(self, case) -> None:
         self.moment, self.pass_seconds = 0.0, 1.0
@@ -194,7 +194,7 @@ class SlowFolds:
 
 
 def test_a_fold_that_would_not_fit_is_not_begun(make_case, tmp_path: Path, capsys) -> None:
-    case = make_case(n_folds=3)
+    case = make_case(n_folds=3, fgm_epsilon=0.2)
     folds = SlowFolds(case)
     assert case.cross_validate(clock=folds.clock(25)).finished_folds() == [0, 1]
     assert folds.moment == 18
@@ -212,7 +212,7 @@ def test_a_fold_that_would_not_fit_is_not_begun(make_case, tmp_path: Path, capsy
 
 
 def test_what_this_session_took_counts_more_than_what_an_earlier_one_did(make_case) -> None:
-    case = make_case(n_folds=3)
+    case = make_case(n_folds=3, fgm_epsilon=0.2)
     folds = SlowFolds(case)
     folds.pass_seconds = 3.0
     assert case.cross_validate(clock=folds.clock(35)).finished_folds() == [0]
@@ -234,7 +234,7 @@ def test_each_session_says_once_what_all_its_folds_take(make_case, capsys) -> No
 
 
 def test_a_fold_too_long_for_any_session_is_begun_all_the_same(make_case, tmp_path) -> None:
-    case = make_case(n_folds=3)
+    case = make_case(n_folds=3, fgm_epsilon=0.2)
     folds = SlowFolds(case)
     assert case.cross_validate(clock=folds.clock(13)).finished_folds() == [0]
     sessions = 0
@@ -244,7 +244,7 @@ def test_a_fold_too_long_for_any_session_is_begun_all_the_same(make_case, tmp_pa
 
 
 def test_of_a_fold_that_was_stopped_only_the_rest_must_fit(make_case, capsys) -> None:
-    case = make_case(n_folds=3)
+    case = make_case(n_folds=3, fgm_epsilon=0.2)
     folds = SlowFolds(case)
     case.cross_validate(clock=folds.clock(14))  # the first fold
     case.cross_validate(clock=folds.clock(5))  # two of the second one's four batches
@@ -259,7 +259,7 @@ def test_of_a_fold_that_was_stopped_only_the_rest_must_fit(make_case, capsys) ->
 
 
 def test_a_fold_that_was_stopped_says_itself_how_long_it_takes(make_case, capsys) -> None:
-    case = make_case(n_folds=3)
+    case = make_case(n_folds=3, fgm_epsilon=0.2)
     folds = SlowFolds(case)
     case.cross_validate(clock=folds.clock(5))
     clock = folds.clock(100)

@@ -74,7 +74,7 @@ def test_inference_takes_the_mean_with_it(trained, material, tmp_path) -> None:
 
 
 def test_stopped_by_the_clock_it_goes_on_bit_for_bit(make_case, tmp_path, capsys) -> None:
-    alone = {"folds": (2,), "full_data": True, "batch_size": 4, "evals_per_epoch": 2}
+    alone = {"folds": (2,), "full_data": True, "batch_size": 2, "evals_per_epoch": 2}
     unbroken = make_case(output_dir=str(tmp_path / "unbroken"), **alone).cross_validate()
     assert unbroken.finished_models() == [2]
     case = make_case(**alone)

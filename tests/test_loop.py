@@ -278,7 +278,7 @@ def test_a_session_too_short_for_the_evaluation_that_is_due_says_so(make_case, c
 
 
 def test_early_on_a_line_says_once_whether_the_budget_is_enough(make_case, capsys) -> None:
-    case = make_case(batch_size=2, epochs=3)
+    case = make_case(batch_size=2, epochs=3, fgm_epsilon=0.2)
     trainer = SlowTime().slow_down(case.trainer(), 300.0)
     batches, evaluation = sum(trainer.order.counts), 1.0
     assert len(trainer.train_examples) // 2 == PROBE_EVERY_UPDATES - 1 == KNOWN_AFTER_UPDATES - 1

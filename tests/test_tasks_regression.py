@@ -48,7 +48,7 @@ def test_the_defaults_are_those_of_the_best_known_run() -> None:
         "cosine",
         "smooth_l1",
         "attention",
-        0.2,
+        0.0,
     )
     assert (s.dropout, s.keep, s.target_columns) == (0.0, "last", FB3_COLUMNS)
 
