@@ -128,12 +128,14 @@ def build_weights(run: Path, folder: Path, owner: str, name: str) -> None:
 
 def _refuse_other_run(folder: Path, run_id: str) -> None:
     """Raises SettingsError when what is there is of another run, uploaded under the same name."""
-    record = folder / RUN / RECORD
-    if record.is_file() and read_json(record).get("run_id") != run_id:
+    if not (folder / RUN / RECORD).is_file():
+        return
+    theirs = _open_run(folder / RUN)["run_id"]
+    if theirs != run_id:
         raise SettingsError(
-            f"{folder} holds another run ({read_json(record).get('run_id')}, here {run_id}), and "
-            "on Kaggle too it would be replaced. Give this one a name of its own (NAME=...), or "
-            "remove the folder if it is to be replaced."
+            f"{folder} holds another run ({theirs}, here {run_id}), and on Kaggle too it would be "
+            "replaced. Give this one a name of its own (NAME=...), or remove the folder if it is "
+            "to be replaced."
         )
 
 
